@@ -1,0 +1,280 @@
+//! `PartnerConnection`: one province, force or justice system.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use liaison_records::{
+    codes::{FieldGroup, Jurisdiction},
+    population::Population,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One partner: who, under which agreement, what is shared, and the public keys by which it connects.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "federation.csc-scc.gc.ca",
+    version = "v1alpha1",
+    kind = "PartnerConnection",
+    plural = "partnerconnections",
+    shortname = "pconn",
+    namespaced,
+    status = "PartnerConnectionStatus",
+    category = "liaison",
+    doc = "One province, police force or justice system with which CSC shares offender records."
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PartnerConnectionSpec {
+    /// Who the partner is.
+    pub partner: Partner,
+    /// The SharingAgreement in the same namespace under which records are shared.
+    pub agreement_ref: AgreementRef,
+    /// What CSC shares with the partner; must lie inside the agreement.
+    pub share: Share,
+    /// Public keys of the partner.
+    pub credentials: Credentials,
+    /// Where the partner's replica stands; absent means the installation's default store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
+    /// True closes access and stops sharing until it is removed; absent means false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Revocation of the partner's credentials; absent means not revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+    /// What deleting this object does to the replica; absent means Retain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// Who the partner is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Partner {
+    /// Kind of organization.
+    #[serde(rename = "type")]
+    pub kind: PartnerType,
+    /// ISO 3166-2 code of the province or territory, or CA for a national body; immutable.
+    pub jurisdiction: PartnerJurisdiction,
+    /// Name in both official languages.
+    pub name: BilingualName,
+    /// IANA time zone in which the partner's people read times and the agreement's last day ends.
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+}
+
+/// Kind of organization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PartnerType {
+    /// A police service.
+    PoliceService,
+    /// A provincial or territorial correctional service.
+    CorrectionalService,
+    /// A parole board.
+    ParoleBoard,
+    /// The Canadian Police Information Centre.
+    PoliceInformationCentre,
+    /// A health care system.
+    HealthCare,
+    /// A jail management system.
+    JailManagement,
+}
+
+/// A province or territory, or the country.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PartnerJurisdiction {
+    /// A province or territory.
+    Province(Jurisdiction),
+    /// The whole country.
+    National(Country),
+}
+
+/// The country, for a national body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Country {
+    /// Canada.
+    #[serde(rename = "CA")]
+    Canada,
+}
+
+/// A name in both official languages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BilingualName {
+    /// English name.
+    #[schemars(length(min = 1, max = 200))]
+    pub en: String,
+    /// French name.
+    #[schemars(length(min = 1, max = 200))]
+    pub fr: String,
+}
+
+/// A SharingAgreement in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgreementRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+}
+
+/// What CSC shares with the partner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Share {
+    /// Field groups; identity must be among them.
+    #[schemars(length(min = 1, max = 16))]
+    pub field_groups: Vec<FieldGroup>,
+    /// Offender files.
+    pub population: Population,
+    /// How old, in seconds, the replica may be before DataFresh turns False; absent means 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub freshness_objective_seconds: Option<i32>,
+}
+
+/// Public keys of the partner; no private key ever appears here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Credentials {
+    /// Who makes and keeps the private keys.
+    pub key_custody: KeyCustody,
+    /// WireGuard public keys.
+    pub wire_guard: WireGuardKeys,
+    /// Certificate signing requests.
+    pub certificate: CertificateRequests,
+}
+
+/// Who makes and keeps the private keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KeyCustody {
+    /// The partner; only public keys reach Liaison.
+    Partner,
+}
+
+/// WireGuard public keys of the partner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireGuardKeys {
+    /// One or two base64 Curve25519 public keys, as `wg pubkey` prints them: active, and staged.
+    #[schemars(length(min = 1, max = 2), inner(length(min = 44, max = 44), regex(pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")))]
+    pub public_keys: Vec<String>,
+}
+
+/// Certificate signing requests of the partner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateRequests {
+    /// One or two PKCS#10 requests in PEM; only the public key is used.
+    #[schemars(length(min = 1, max = 2), inner(length(min = 1, max = 8192)))]
+    pub signing_requests: Vec<String>,
+}
+
+/// Where the replica stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replica {
+    /// Name of a replica store of this installation; immutable.
+    #[schemars(length(min = 1, max = 63))]
+    pub store_name: String,
+}
+
+/// Revocation of the partner's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// True ends the tunnel, the certificates and every live connection.
+    pub revoked: bool,
+}
+
+/// What deleting the object does to the replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Access is cut; the replica is disposed of within the agreement's bound.
+    Retain,
+    /// Access is cut and the replica is dropped.
+    Delete,
+}
+
+/// What is in force. Status grants; spec takes away. Everything here is public.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartnerConnectionStatus {
+    /// The generation that the operator last acted on; -1 until it has looked.
+    pub observed_generation: i64,
+    /// Conditions: Ready, Accepted, CredentialsReady, ReplicaReady, AccessReady, Connected, DataFresh.
+    #[serde(default)]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The instant at which the agreement ends; nothing is served from then on, whoever is down. Absent: nothing is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized_until: Option<Time>,
+    /// The replica store in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub store_name: Option<String>,
+    /// How the partner connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
+    /// WireGuard public keys that are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(max = 44)))]
+    pub wire_guard_keys: Vec<String>,
+    /// Certificates that are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub certificates: Vec<IssuedCertificate>,
+}
+
+/// How the partner connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// `host:port` (UDP) of the gateway.
+    #[schemars(length(max = 262))]
+    pub endpoint: String,
+    /// WireGuard public keys of the gateway.
+    #[schemars(length(max = 2), inner(length(max = 44)))]
+    pub gateway_public_keys: Vec<String>,
+    /// The partner's addresses in the tunnel: the odd ones of its /31 and /127.
+    pub partner_addresses: AddressPair,
+    /// The gateway's addresses for this partner: the even ones. HTTPS is on port 443.
+    pub gateway_addresses: AddressPair,
+    /// Name that the gateway's certificate and the requests' Host must bear.
+    #[schemars(length(max = 253))]
+    pub server_name: String,
+    /// CA certificates in PEM against which the gateway's certificate is verified.
+    #[schemars(length(max = 16384))]
+    pub ca_bundle: String,
+}
+
+/// One address of each family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressPair {
+    /// IPv4 address.
+    #[schemars(length(max = 15))]
+    pub ipv4: String,
+    /// IPv6 address.
+    #[schemars(length(max = 45))]
+    pub ipv6: String,
+}
+
+/// A certificate issued on one of the signing requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedCertificate {
+    /// Lower-case hex SHA-256 of the leaf's DER: its fingerprint.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo, the same as in the request it was issued on.
+    #[schemars(length(max = 64))]
+    pub public_key_sha256: String,
+    /// Leaf and issuing certificate in PEM.
+    #[schemars(length(max = 16384))]
+    pub chain: String,
+    /// Start of validity.
+    pub not_before: Time,
+    /// End of validity.
+    pub not_after: Time,
+}

@@ -1,0 +1,2 @@
+//! Parses arguments and calls the library.
+fn main() {}

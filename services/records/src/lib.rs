@@ -1,0 +1,11 @@
+//! What a record is, who may have it, and how it is named, encoded, searched and hashed.
+//!
+//! Pure: no I/O, no clock, no randomness. Every other crate depends on this one, and it on none of them.
+//!
+//! * [`names`]: a partner's identity and what is derived from it (schemas, roles).
+//! * [`codes`]: the closed code lists, each with its English and French label.
+//! * [`population`]: the scope language: which offender files a share covers.
+
+pub mod codes;
+pub mod names;
+pub mod population;
