@@ -1,0 +1,88 @@
+# Everything that one does with Liaison from a shell. `make` alone lists it.
+# CLUSTER, IMAGES, BASE_IMAGE and LIAISON_CACHE are explained in tests/cluster/lib/target.bash and images/build.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The tools that lint uses and a Rust toolchain does not bring.
+tools := $(or $(LIAISON_CACHE),$(HOME)/.cache/liaison)/tools
+cargo_deny_version := 0.20.2
+scripts := tests/cluster/up tests/cluster/down tests/cluster/env tests/cluster/services tests/demo/up images/build images/postgres-entrypoint .ci/run
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | sed 's|\$$\$$|$$|' | column -t -s '|'
+
+.PHONY: up
+up: ## install Liaison on a cluster, onboard the example partners, and show an officer's search
+	@tests/demo/up
+
+.PHONY: down
+down: ## remove the cluster and every trace of it
+	@tests/cluster/down
+
+.PHONY: env
+env: ## print the exports that a shell needs: eval "$$(make env)"
+	@tests/cluster/env
+
+.PHONY: cluster
+cluster: ## start (or adopt) the cluster alone
+	@tests/cluster/up
+
+.PHONY: build
+build: ## compile the workspace
+	cargo build --locked --workspace
+
+.PHONY: images
+images: cluster ## build the container images and bring them to the cluster
+	@images/build
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: lint-rust lint-scripts lint-licences ## all lints
+
+.PHONY: lint-rust
+lint-rust: ## formatting, and clippy with warnings as errors
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-scripts
+lint-scripts: ## shellcheck, where it is installed
+	@if command -v shellcheck >/dev/null; then shellcheck -x $(scripts); else echo "shellcheck is not installed: scripts are not checked"; fi
+
+.PHONY: lint-licences
+lint-licences: $(tools)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny ## dependencies: licences, sources, bans
+	$< --locked check bans licenses sources
+
+$(tools)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny:
+	@echo "building cargo-deny, once: a few minutes"
+	time cargo install --quiet --locked --root $(tools)/cargo-deny-$(cargo_deny_version) cargo-deny@$(cargo_deny_version)
+
+.PHONY: services
+services: ## start (or adopt) what test-fast needs: an API server and a PostgreSQL
+	@tests/cluster/services up
+
+.PHONY: services-down
+services-down: ## stop them and remove their data
+	@tests/cluster/services down
+
+.PHONY: test-fast
+test-fast: services ## the tests that need no node
+	eval "$$(tests/cluster/services env)" && cargo test --locked --workspace --exclude liaison-e2e
+
+.PHONY: test-e2e
+test-e2e: cluster images ## the whole system, on the cluster
+	eval "$$(tests/cluster/env)" && cargo test --locked -p liaison-e2e -- --test-threads=1
+
+.PHONY: test
+test: ## everything, with the time of each part
+	@.ci/run parts
+
+.PHONY: bench
+bench: services ## the benchmarks, each beside its competitor
+	eval "$$(tests/cluster/services env)" && cargo bench --locked -p liaison-bench

@@ -1,0 +1,3 @@
+module github.com/csc-scc/liaison/tests/cluster/pause
+
+go 1.25.0
