@@ -32,7 +32,7 @@ node_up() {
   cat /proc/sys/kernel/random/boot_id >"$state/boot_id"
   # A running cluster keeps the programs that it was started with, whichever checkout asks.
   if ! alive kube-apiserver; then
-    for name in kube coredns pause helm; do
+    for name in kube coredns pause; do
       ensure_program "$name"
       ln -sfn "$program"/* "$bin/"
     done
@@ -44,6 +44,10 @@ node_up() {
     say "what an earlier run left cannot be used; clearing it and starting afresh"
     node_clear
     node_up_again
+  fi
+  if [[ ! -x $bin/helm ]]; then
+    ensure_program helm
+    ln -sfn "$program/helm" "$bin/helm"
   fi
   say "one-node Kubernetes $("$bin/kubectl" version --client -o yaml | sed -n 's/ *gitVersion: //p') is up ($((SECONDS - started)) s)"
 }
