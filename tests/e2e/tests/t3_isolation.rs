@@ -1,0 +1,162 @@
+//! Who gets nothing: every crossing between partners, and every way round the gateway and the access log (I3, I4, I6).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use liaison_e2e::{Partner, condition, get, kubectl, output, run, store, wait, wait_ready};
+use serde_json::json;
+
+fn address(partner: &str, side: &str) -> String {
+    let object = get("liaison-partners", "partnerconnection", partner).unwrap();
+    object["status"]["connection"][side]["ipv4"].as_str().unwrap().to_owned()
+}
+
+/// Where `tests/demo/partner` keeps a partner's keys.
+fn key_dir(partner: &str) -> String {
+    output("tests/demo/partner", &["dir", partner], None).trim().to_owned()
+}
+
+#[test]
+fn no_crossing_between_partners_gets_through() {
+    let vancouver = Partner::up("vancouver-police");
+    let victoria = Partner::up("victoria-police");
+    let (a, b) = (vancouver.server_name(), victoria.server_name());
+    let url = format!("https://{a}/api/terms");
+    assert!(vancouver.curl(&["--fail", &url]).status.success(), "the honest request must work");
+
+    let (dir_b, to_b) = (key_dir("victoria-police"), address("victoria-police", "gatewayAddresses"));
+    let stolen = [
+        "--cert".to_owned(), format!("{dir_b}/chain.pem"), "--key".to_owned(), format!("{dir_b}/tls.key"),
+    ];
+    let mut stolen: Vec<&str> = stolen.iter().map(String::as_str).collect();
+    stolen.extend(["--fail", &url]);
+    assert!(!vancouver.curl(&stolen).status.success(), "B's certificate through A's tunnel");
+    assert!(
+        !vancouver
+            .curl(&["--fail", "--resolve", &format!("{b}:443:{to_b}"), "--max-time", "5", &format!("https://{b}/api/terms")])
+            .status
+            .success(),
+        "A's tunnel to B's address"
+    );
+    assert!(
+        !vancouver.curl(&["--fail", "-H", &format!("Host: {b}"), &url]).status.success(),
+        "A's tunnel and certificate with B's Host"
+    );
+    let address_a = address("vancouver-police", "gatewayAddresses");
+    assert!(
+        !vancouver
+            .curl(&["--fail", "--resolve", &format!("{b}:443:{address_a}"), &format!("https://{b}/api/terms")])
+            .status
+            .success(),
+        "A's tunnel and certificate with B's SNI"
+    );
+    for (what, args) in [
+        ("no certificate", vec!["bare", "vancouver-police", "--fail", "--max-time", "10", url.as_str()]),
+        ("a certificate of another CA", vec!["foreign", "vancouver-police", "--fail", "--max-time", "10", url.as_str()]),
+    ] {
+        assert!(!run("tests/demo/partner", &args, None).status.success(), "{what}");
+    }
+    for target in ["10.96.0.1", &address("victoria-police", "partnerAddresses")] {
+        let out = vancouver.curl(&["--insecure", "--connect-timeout", "3", &format!("https://{target}/")]);
+        assert!(!out.status.success(), "{target} is reachable from a partner's tunnel");
+    }
+}
+
+#[test]
+fn a_pod_cannot_call_infopol_directly() {
+    let image = get("liaison-partners", "deployment", "infopol-vancouver-police").unwrap()["spec"]["template"]["spec"]
+        ["containers"][0]["image"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // openssl of the host against the Service's address: no client certificate, then one of the partner's own.
+    let service = get("liaison-partners", "service", "infopol-vancouver-police").unwrap();
+    let ip = service["spec"]["clusterIP"].as_str().unwrap();
+    let dir = key_dir("vancouver-police");
+    assert!(!image.is_empty());
+    for args in [
+        vec!["--insecure", "--max-time", "5"],
+        vec!["--insecure", "--max-time", "5", "--cert", &format!("{dir}/chain.pem"), "--key", &format!("{dir}/tls.key")],
+    ] {
+        let url = format!("https://{ip}:8443/api/terms");
+        let mut args = args;
+        args.push(&url);
+        let out = run("curl", &args, None);
+        assert!(!out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    }
+}
+
+#[test]
+fn the_reader_role_reads_nothing_without_its_access_log_row() {
+    let as_reader = |sql: &str| {
+        run(
+            "kubectl",
+            &[
+                "-n", "liaison-system", "exec", "-i", "store-0", "--", "psql", "-U", "postgres", "-d", "store", "-X", "-q", "-A", "-t",
+                "-v", "ON_ERROR_STOP=1", "-f", "-",
+            ],
+            Some(&format!("SET SESSION AUTHORIZATION reader_vancouver_police;\n{sql}")),
+        )
+    };
+    for sql in [
+        "SELECT count(*) FROM share_vancouver_police.record",
+        "SELECT count(*) FROM share_vancouver_police.subject",
+        "SELECT count(*) FROM journal_vancouver_police.access_log",
+        "INSERT INTO journal_vancouver_police.access_log DEFAULT VALUES",
+        "SELECT * FROM journal_vancouver_police.read_file(1, 'x', '{\"file\": 1}')",
+        "SELECT * FROM journal_victoria_police.terms()",
+        "SELECT count(*) FROM share_victoria_police.record",
+        "SET ROLE liaison_sync; SELECT 1",
+    ] {
+        let out = as_reader(sql);
+        assert!(!out.status.success(), "the role could: {sql}\n{}", String::from_utf8_lossy(&out.stdout));
+    }
+    assert!(as_reader("SELECT * FROM journal_vancouver_police.terms()").status.success());
+}
+
+#[test]
+fn revoking_ends_live_connections_and_comes_back_only_when_taken_back() {
+    let victoria = Partner::up("victoria-police");
+    let url = format!("https://{}/api/terms", victoria.server_name());
+    assert!(victoria.curl(&["--fail", &url]).status.success());
+    kubectl(&[
+        "-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p", r#"{"spec":{"revocation":{"revoked":true}}}"#,
+    ]);
+    let started = Instant::now();
+    wait("the revoked partner to be refused", Duration::from_secs(20), || {
+        !victoria.curl(&["--fail", "--max-time", "2", &url]).status.success()
+    });
+    eprintln!("refused {:?} after the patch", started.elapsed());
+    wait_ready("victoria-police");
+    kubectl(&["-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p", r#"{"spec":{"revocation":null}}"#]);
+    wait_ready("victoria-police");
+    drop(victoria);
+    let victoria = Partner::up("victoria-police");
+    wait("the partner to be served again", Duration::from_secs(60), || victoria.curl(&["--fail", "--max-time", "5", &url]).status.success());
+}
+
+#[test]
+fn suspending_closes_and_reopening_catches_up() {
+    let patch = |suspend: bool| {
+        kubectl(&[
+            "-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p",
+            &json!({"spec": {"suspend": suspend}}).to_string(),
+        ])
+    };
+    let victoria = Partner::up("victoria-police");
+    let url = format!("https://{}/api/terms", victoria.server_name());
+    patch(true);
+    wait("the suspended partner to be refused", Duration::from_secs(20), || {
+        !victoria.curl(&["--fail", "--max-time", "2", &url]).status.success()
+    });
+    wait_ready("victoria-police");
+    assert_eq!(condition("victoria-police", "Ready").1, "Suspended");
+    wait("the replica to know", Duration::from_secs(20), || {
+        store("SELECT suspended FROM share_victoria_police.cursor") == ["t"]
+    });
+    patch(false);
+    wait_ready("victoria-police");
+    drop(victoria);
+    let victoria = Partner::up("victoria-police");
+    wait("the partner to be served again", Duration::from_secs(60), || victoria.curl(&["--fail", "--max-time", "5", &url]).status.success());
+}
