@@ -93,8 +93,8 @@ daemon() {
 # alive NAME: whether the recorded process runs and is ours.
 alive() {
   local pid
-  pid=$(cat "$state/pid/$1" 2>/dev/null) && [[ -n $pid ]] &&
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$state"
+  pid=$(cat "$state/pid/$1" 2>/dev/null) && [[ -r /proc/$pid/cmdline ]] &&
+    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$state"
 }
 
 # stop NAME [SIGNAL]: asks the recorded process to end, and makes it after ten seconds.

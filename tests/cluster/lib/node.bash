@@ -44,6 +44,7 @@ node_up() {
     say "what an earlier run left cannot be used; clearing it and starting afresh"
     node_clear
     node_up_again
+    return 0
   fi
   if [[ ! -x $bin/helm ]]; then
     ensure_program helm
@@ -264,10 +265,12 @@ make_pause() {
 
 # volumes: a few volumes for the default StorageClass; one whose claim is gone is emptied and offered again.
 volumes() {
-  local number name phase
+  local number name phase phases
+  phases=$("$bin/kubectl" --kubeconfig "$state/kubeconfig" get persistentvolume \
+    -o 'jsonpath={range .items[*]}{.metadata.name} {.status.phase}{"\n"}{end}')
   for number in 0 1 2 3 4 5 6 7; do
     name=$node_name-$number
-    phase=$("$bin/kubectl" --kubeconfig "$state/kubeconfig" get persistentvolume $name --ignore-not-found -o 'jsonpath={.status.phase}')
+    phase=$(sed -n "s/^$name //p" <<<"$phases")
     [[ -z $phase || $phase == Released || $phase == Failed ]] || continue
     [[ -z $phase ]] || "$bin/kubectl" --kubeconfig "$state/kubeconfig" delete persistentvolume $name >/dev/null
     rm -rf "$state/volumes/$number" && mkdir -p "$state/volumes/$number"
@@ -397,7 +400,7 @@ remove_runtime_files() {
     rmdir --ignore-fail-on-non-empty /var/log/containers
   fi
   # The CNI library keeps each pod's answer here, named after the network.
-  rm -f /var/lib/cni/results/liaison-*
+  grep -lsF "$state/" /var/lib/cni/results/* | xargs -r rm -f || true
   rm -rf /var/lib/kubelet/device-plugins/kubelet.sock /var/lib/kubelet/device-plugins/kubelet_internal_checkpoint
   rmdir --ignore-fail-on-non-empty -p /var/lib/kubelet/device-plugins /var/lib/cni/results /run/containerd/runc/k8s.io \
     /run/containerd/s 2>/dev/null || true
