@@ -14,7 +14,8 @@ readonly daemons=(containerd etcd kube-apiserver kube-controller-manager kube-sc
 readonly node_packages=(containerd runc containernetworking-plugins iptables iproute2 conntrack socat ethtool kmod openssl
   curl ca-certificates buildah mmdebstrap)
 # For the parts in Go that also read the environment: none of their talk may go by way of a proxy.
-NO_PROXY=${NO_PROXY:+$NO_PROXY,}$node_ip,127.0.0.1,localhost,.svc,$service_network,$pod_network
+[[ ,${NO_PROXY:-}, == *,$node_ip,* ]] ||
+  NO_PROXY=${NO_PROXY:+$NO_PROXY,}$node_ip,127.0.0.1,localhost,.svc,$service_network,$pod_network
 no_proxy=$NO_PROXY
 export NO_PROXY no_proxy
 
