@@ -9,7 +9,6 @@ MAKEFLAGS += --no-print-directory
 # The tools that lint uses and a Rust toolchain does not bring.
 tools := $(or $(LIAISON_CACHE),$(HOME)/.cache/liaison)/tools
 cargo_deny_version := 0.20.2
-scripts := tests/cluster/up tests/cluster/down tests/cluster/env tests/cluster/services tests/demo/up images/build images/postgres-entrypoint .ci/run
 
 .PHONY: help
 help: ## list the targets
@@ -53,7 +52,7 @@ lint-rust: ## formatting, and clippy with warnings as errors
 
 .PHONY: lint-scripts
 lint-scripts: ## shellcheck, where it is installed
-	@if command -v shellcheck >/dev/null; then shellcheck -x $(scripts); else echo "shellcheck is not installed: scripts are not checked"; fi
+	@if command -v shellcheck >/dev/null; then git grep -lIE '^#!(/usr/bin/env bash|/bin/bash)$$' | xargs shellcheck -x; else echo "shellcheck is not installed: scripts are not checked"; fi
 
 .PHONY: lint-licences
 lint-licences: $(tools)/cargo-deny-$(cargo_deny_version)/bin/cargo-deny ## dependencies: licences, sources, bans
@@ -74,6 +73,10 @@ services-down: ## stop them and remove their data
 .PHONY: test-fast
 test-fast: services ## the tests that need no node
 	eval "$$(tests/cluster/services env)" && cargo test --locked --workspace --exclude liaison-e2e
+
+.PHONY: test-chart
+test-chart: services ## the chart: what it refuses, what it renders, what an API server says to it
+	eval "$$(tests/cluster/services env)" && tests/chart/run
 
 .PHONY: test-e2e
 test-e2e: cluster images ## the whole system, on the cluster
