@@ -2,7 +2,10 @@
 //!
 //! Types only, and what can be said of them without a cluster. `crds/yaml` is generated from here and checked for drift.
 
+pub mod acceptance;
 pub mod partner_connection;
+mod rules;
+pub mod schema;
 pub mod sharing_agreement;
 
 pub use partner_connection::{PartnerConnection, PartnerConnectionSpec, PartnerConnectionStatus};
@@ -10,3 +13,29 @@ pub use sharing_agreement::{SharingAgreement, SharingAgreementSpec, SharingAgree
 
 /// The API group.
 pub const GROUP: &str = "federation.csc-scc.gc.ca";
+
+/// The finalizer on both kinds.
+pub const FINALIZER: &str = "federation.csc-scc.gc.ca/cleanup";
+
+/// The label that names the partner an object belongs to.
+pub const PARTNER_LABEL: &str = "federation.csc-scc.gc.ca/partner";
+
+/// Condition types. A meaning is API: it does not change.
+pub mod conditions {
+    /// All that Liaison provisions is there for this generation.
+    pub const READY: &str = "Ready";
+    /// The agreement covers what the manifest asks.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Keys are claimed and certificates issued.
+    pub const CREDENTIALS_READY: &str = "CredentialsReady";
+    /// The replica has been made and filled.
+    pub const REPLICA_READY: &str = "ReplicaReady";
+    /// The partner's read service runs.
+    pub const ACCESS_READY: &str = "AccessReady";
+    /// Written by the gateway: the partner's tunnel is up.
+    pub const CONNECTED: &str = "Connected";
+    /// Written by sync: the replica is inside its freshness objective.
+    pub const DATA_FRESH: &str = "DataFresh";
+    /// Of an agreement: today lies between its dates.
+    pub const IN_FORCE: &str = "InForce";
+}

@@ -1,16 +1,20 @@
 //! `PartnerConnection`: one province, force or justice system.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use liaison_records::{
-    codes::{FieldGroup, Jurisdiction},
+    codes::{Code, FieldGroup, Jurisdiction},
     population::Population,
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use crate::schema::{conditions_schema, time_schema};
+
 /// One partner: who, under which agreement, what is shared, and the public keys by which it connects.
-#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "federation.csc-scc.gc.ca",
     version = "v1alpha1",
@@ -20,6 +24,37 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "PartnerConnectionStatus",
     category = "liaison",
+    derive = "PartialEq",
+    printcolumn(name = "Partner", type_ = "string", json_path = ".spec.partner.name.en"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Connected", type_ = "string", json_path = ".status.conditions[?(@.type=='Connected')].status"),
+    printcolumn(name = "Fresh", type_ = "string", json_path = ".status.conditions[?(@.type=='DataFresh')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Agreement", type_ = "string", json_path = ".spec.agreementRef.name", priority = 1),
+    printcolumn(
+        name = "Tunnel",
+        type_ = "string",
+        json_path = ".status.connection.partnerAddresses.ipv4",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Certificate-Expires",
+        type_ = "string",
+        json_path = ".status.certificates[0].notAfter",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    ),
     doc = "One province, police force or justice system with which CSC shares offender records."
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -80,7 +115,7 @@ pub enum PartnerType {
 }
 
 /// A province or territory, or the country.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PartnerJurisdiction {
     /// A province or territory.
@@ -90,11 +125,23 @@ pub enum PartnerJurisdiction {
 }
 
 /// The country, for a national body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Country {
     /// Canada.
     #[serde(rename = "CA")]
     Canada,
+}
+
+// By hand: the derived schema of an untagged enum is not structural.
+impl JsonSchema for PartnerJurisdiction {
+    fn schema_name() -> Cow<'static, str> {
+        "PartnerJurisdiction".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<&str> = Jurisdiction::ALL.iter().map(|code| code.as_str()).chain(["CA"]).collect();
+        schemars::json_schema!({ "type": "string", "enum": codes })
+    }
 }
 
 /// A name in both official languages.
@@ -204,10 +251,11 @@ pub struct PartnerConnectionStatus {
     pub observed_generation: i64,
     /// Conditions: Ready, Accepted, CredentialsReady, ReplicaReady, AccessReady, Connected, DataFresh.
     #[serde(default)]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
     /// The instant at which the agreement ends; nothing is served from then on, whoever is down. Absent: nothing is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
     pub authorized_until: Option<Time>,
     /// The replica store in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,7 +322,9 @@ pub struct IssuedCertificate {
     #[schemars(length(max = 16384))]
     pub chain: String,
     /// Start of validity.
+    #[schemars(schema_with = "time_schema")]
     pub not_before: Time,
     /// End of validity.
+    #[schemars(schema_with = "time_schema")]
     pub not_after: Time,
 }

@@ -1,7 +1,7 @@
 //! `SharingAgreement`: the legal instrument, and what it allows at most.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use liaison_records::{
     codes::{FieldGroup, Purpose},
     population::Population,
@@ -9,8 +9,10 @@ use liaison_records::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::conditions_schema;
+
 /// The legal instrument under which CSC shares records with its parties.
-#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "federation.csc-scc.gc.ca",
     version = "v1alpha1",
@@ -19,6 +21,17 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "SharingAgreementStatus",
     category = "liaison",
+    derive = "PartialEq",
+    printcolumn(name = "Reference", type_ = "string", json_path = ".spec.reference"),
+    printcolumn(name = "In-Force", type_ = "string", json_path = ".status.conditions[?(@.type=='InForce')].status"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiryDate"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='InForce')].message",
+        priority = 1
+    ),
     doc = "The legal instrument under which CSC shares records: who, why, until when, and what at most."
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -93,6 +106,6 @@ pub struct SharingAgreementStatus {
     pub observed_generation: i64,
     /// `InForce`: whether today lies between the two dates, in the time zone of the partner farthest behind.
     #[serde(default)]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }
