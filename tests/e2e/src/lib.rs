@@ -145,9 +145,7 @@ pub fn store(sql: &str) -> Vec<String> {
 
 /// Runs `liaison-oms` as a Job in the cluster, with the hub's own credentials; panics when it fails.
 pub fn oms(args: &[&str]) -> String {
-    let mut all = vec!["oms"];
-    all.extend_from_slice(args);
-    output("tests/demo/up", &all, None)
+    output("tests/demo/oms", args, None)
 }
 
 /// A partner on its own side of the tunnel.
