@@ -182,18 +182,18 @@ END
 $fn$;
 
 -- Runs the query of row `access` and writes the row that lists one page of what it found; returns its number, and no
--- record. Names and sounds are made by liaison_records::search: `names` are normalised words, `sounds` the phonetic
--- keys of each. Every word must begin a word of a name or alias, or share a key with one. Exact comes before alike.
+-- record. `names` and `sounds` are what liaison_records::search::query makes of the name asked for: every word must
+-- begin a name key of the file (its name or an alias), or every sound be one of its sounds. Exact comes before alike.
 CREATE OR REPLACE FUNCTION {journal}.find(access bigint, officer text, request jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
     entry {journal}.access_log;
     words text[] := ARRAY(SELECT w FROM jsonb_array_elements_text(coalesce(request -> 'names', '[]')) w);
-    keys text[] := ARRAY(SELECT (SELECT string_agg(k, ' ') FROM jsonb_array_elements_text(g) k)
-                           FROM jsonb_array_elements(coalesce(request -> 'sounds', '[]')) WITH ORDINALITY s(g, n)
-                          ORDER BY n);
+    keys text[] := ARRAY(SELECT k FROM jsonb_array_elements_text(coalesce(request -> 'sounds', '[]')) k);
     number text := request ->> 'fps';
     born date := (request ->> 'birthDate')::date;
+    born_from date := (request ->> 'bornFrom')::date;
+    born_to date := (request ->> 'bornTo')::date;
     sought boolean := coalesce((request ->> 'atLarge')::boolean, false);
     page integer := coalesce((request ->> 'page')::integer, 1);
     size integer := coalesce((request ->> 'size')::integer, 25);
@@ -202,21 +202,22 @@ DECLARE
     list bigint;
 BEGIN
     entry := {journal}.take(access, officer, request, ARRAY['search', 'at_large']);
-    IF (cardinality(words) = 0 AND number IS NULL AND born IS NULL AND NOT sought)
+    IF (cardinality(words) = 0 AND number IS NULL AND NOT sought
+        AND coalesce(born, born_from, born_to) IS NULL)
        OR page NOT BETWEEN 1 AND 100000 OR size NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'the query names nothing to search for' USING ERRCODE = 'LA004';
     END IF;
     WITH hit AS MATERIALIZED (
-        SELECT s.offender, s.surname, s.given,
-               (SELECT count(*) FROM unnest(words) w
-                 WHERE strpos(' ' || array_to_string(s.names, ' '), ' ' || w) = 0) AS alike
+        SELECT s.offender, s.surname, s.given, NOT word.exact AS alike
           FROM {share}.subject s
+         CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM unnest(words) w
+                                                 WHERE strpos(' ' || array_to_string(s.names, ' '), ' ' || w) = 0)) word(exact)
          WHERE (number IS NULL OR s.fps = number)
            AND (born IS NULL OR s.birth_date = born OR born = ANY (s.other_dates))
+           AND (born_from IS NULL OR s.birth_date >= born_from)
+           AND (born_to IS NULL OR s.birth_date <= born_to)
            AND (NOT sought OR s.at_large IN ('UnlawfullyAtLarge', 'Escaped'))
-           AND NOT EXISTS (SELECT FROM unnest(words, keys) w(word, key)
-                            WHERE strpos(' ' || array_to_string(s.names, ' '), ' ' || w.word) = 0
-                              AND (s.sounds && string_to_array(w.key, ' ')) IS NOT TRUE)
+           AND (word.exact OR (cardinality(keys) > 0 AND s.sounds @> keys))
     ), paged AS (
         SELECT h.offender, h.surname, h.given, h.alike FROM hit h
          ORDER BY h.alike, h.surname, h.given, h.offender LIMIT size OFFSET (page::bigint - 1) * size
@@ -239,7 +240,7 @@ $fn$;
 CREATE OR REPLACE FUNCTION {journal}.shown(list bigint, officer text)
 RETURNS TABLE (total integer, as_of timestamptz, offender bigint, fps text, surname text, given text, names text[],
                birth_date date, custody text, status text, at_large text, jurisdiction text, municipality text,
-               photograph bytea)
+               place text, photograph bytea)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 #variable_conflict use_column
 DECLARE
@@ -248,9 +249,11 @@ BEGIN
     entry := {journal}.take(list, shown.officer, NULL, ARRAY['shown']);
     RETURN QUERY
         SELECT entry.total, c.as_of, s.offender, s.fps, s.surname, s.given, s.names, s.birth_date, s.custody,
-               s.status, s.at_large, s.jurisdiction, s.municipality, s.photograph
+               s.status, s.at_large, s.jurisdiction, s.municipality, r.body::jsonb ->> 'municipalityName', s.photograph
           FROM {share}.cursor c
-          LEFT JOIN (unnest(entry.files) WITH ORDINALITY f(file, n) JOIN {share}.subject s ON s.offender = f.file) ON true
+          LEFT JOIN (unnest(entry.files) WITH ORDINALITY f(file, n)
+                     JOIN {share}.subject s ON s.offender = f.file
+                     LEFT JOIN {share}.record r ON r.tbl = 'offender' AND r.id = f.file) ON true
          WHERE c.suspended IS FALSE AND c.fenced IS FALSE AND clock_timestamp() < c.authorized_until
          ORDER BY f.n;
     UPDATE {journal}.access_log l SET found = cardinality(entry.files) > 0 WHERE l.id = entry.id;
@@ -276,8 +279,9 @@ BEGIN
             SELECT r.offender, r.grp, r.tbl, r.id, r.body::jsonb
               FROM part p
               CROSS JOIN LATERAL jsonb_each(p.body) e
-              JOIN (VALUES ('officer', 'parole_officer'), ('office', 'office'), ('institution', 'institution'))
-                   AS reference(key, tbl) ON reference.key = e.key
+              JOIN (VALUES ('officer', 'parole_officer'), ('office', 'office'), ('institution', 'institution'),
+                           ('fromInstitution', 'institution'), ('toInstitution', 'institution')) AS reference(key, tbl)
+                   ON reference.key = e.key
               JOIN {share}.record r ON r.tbl = reference.tbl AND r.offender IS NULL AND to_jsonb(r.id) = e.value
         )
         SELECT p.offender, p.grp, p.tbl, p.id, p.body, c.as_of
