@@ -15,6 +15,31 @@ pub struct Label {
     pub fr: &'static str,
 }
 
+/// One code of a list, as data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeEntry {
+    /// The stable spelling.
+    pub code: &'static str,
+    /// What a person reads.
+    pub label: Label,
+}
+
+/// A whole list, as data: for columns, documentation, checks in SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeList {
+    /// The list's name, as in the documentation and in `ca:<name>Code`.
+    pub name: &'static str,
+    /// Every code, in display order.
+    pub codes: &'static [CodeEntry],
+}
+
+impl CodeList {
+    /// The label of a code; `None` if it is not of this list.
+    pub fn label(&self, code: &str) -> Option<Label> {
+        self.codes.iter().find(|entry| entry.code == code).map(|entry| entry.label)
+    }
+}
+
 /// A closed list of codes.
 pub trait Code: Copy + Eq + 'static {
     /// Every code of the list, in display order.
@@ -39,6 +64,14 @@ macro_rules! codes {
             $variant,
         )+ }
 
+        impl $name {
+            /// This list as data.
+            pub const LIST: CodeList = CodeList {
+                name: stringify!($name),
+                codes: &[$(CodeEntry { code: $spelling, label: Label { en: $en, fr: $fr } }),+],
+            };
+        }
+
         impl Code for $name {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
@@ -52,6 +85,8 @@ macro_rules! codes {
         }
     };
 }
+
+pub mod record;
 
 codes! {
     /// What a legal instrument grants: a set of tables that are shared together. A published group is frozen.

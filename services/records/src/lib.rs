@@ -4,8 +4,14 @@
 //!
 //! * [`names`]: a partner's identity and what is derived from it (schemas, roles).
 //! * [`codes`]: the closed code lists, each with its English and French label.
+//! * [`catalogue`]: field group -> table -> column; the hub's view is generated from it.
+//! * [`encoding`]: a record's hash, and the search row of a file.
+//! * [`search`]: how a name is written down so that it is found again.
 //! * [`population`]: the scope language: which offender files a share covers.
 
+pub mod catalogue;
 pub mod codes;
+pub mod encoding;
 pub mod names;
 pub mod population;
+pub mod search;

@@ -230,7 +230,10 @@ mod tests {
         assert_eq!(keyless.validate(), Err(InvalidPopulation::NoKey(0)));
         assert!(!keyless.covers(&axes()));
         assert_eq!(keyless.to_sql("o"), "(false)");
-        assert_eq!(population(r#"{"anyOf":[{"custody":[]}]}"#).validate(), Err(InvalidPopulation::NoValue(0, "custody")));
+        assert_eq!(
+            population(r#"{"anyOf":[{"custody":[]}]}"#).validate(),
+            Err(InvalidPopulation::NoValue(0, "custody"))
+        );
         assert!(serde_json::from_str::<Population>(r#"{"anyOf":[{"places":["x"]}]}"#).is_err());
     }
 
@@ -245,7 +248,8 @@ mod tests {
 
     #[test]
     fn sql_quotes_its_literals() {
-        let p = Population { any_of: vec![Term { municipalities: Some(vec!["x' OR '1'='1".into()]), ..Term::default() }] };
+        let p =
+            Population { any_of: vec![Term { municipalities: Some(vec!["x' OR '1'='1".into()]), ..Term::default() }] };
         assert_eq!(p.to_sql("o"), "((o.municipality IN ('x'' OR ''1''=''1')))");
     }
 }
