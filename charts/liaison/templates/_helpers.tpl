@@ -100,8 +100,8 @@ tolerations: {{- toYaml . | nindent 2 }}
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: port}}
 - name: {{ .prefix }}_DBNAME
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: dbname}}
-- {name: {{ .prefix }}_USER, value: {{ .user }}}
-- {name: {{ .prefix }}_PASSWORD_FILE, value: {{ .password }}}
+- {name: {{ .prefix }}_USER, value: {{ .user | quote }}}
+- {name: {{ .prefix }}_PASSWORD_FILE, value: {{ .password | quote }}}
 - {name: {{ .prefix }}_SSLMODE, value: verify-full}
 - {name: {{ .prefix }}_SSLROOTCERT, value: /tls/ca.crt}
 - {name: {{ .prefix }}_SSLCERT, value: /tls/tls.crt}
@@ -109,9 +109,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 
 {{- define "liaison.namespaceEnv" -}}
-- {name: SYSTEM_NAMESPACE, value: {{ .Values.namespaces.system }}}
-- {name: GATEWAY_NAMESPACE, value: {{ .Values.namespaces.gateway }}}
-- {name: PARTNERS_NAMESPACE, value: {{ .Values.namespaces.partners }}}
+- {name: SYSTEM_NAMESPACE, value: {{ .Values.namespaces.system | quote }}}
+- {name: GATEWAY_NAMESPACE, value: {{ .Values.namespaces.gateway | quote }}}
+- {name: PARTNERS_NAMESPACE, value: {{ .Values.namespaces.partners | quote }}}
 {{- end -}}
 
 {{/* The password of a Secret that is there already, else a new one: liaison.password (dict "data" $data "key" "k") */}}
