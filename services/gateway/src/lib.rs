@@ -1,1 +1,162 @@
-//! To be written.
+//! The gateway: ends WireGuard and mutual TLS at each partner's own tunnel address, and is an HTTP proxy to that
+//! partner's InfoPol. Nothing is routed. It watches PartnerConnections itself, so neither operator nor kubelet stands
+//! between a revocation and its effect.
+//!
+//! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
+//! [`connected`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+
+pub mod addresses;
+pub mod authorise;
+pub mod config;
+pub mod connected;
+pub mod connections;
+pub mod control;
+pub mod filter;
+pub mod gate;
+pub mod headers;
+pub mod health;
+pub mod kubernetes;
+pub mod metrics;
+pub mod proxy;
+pub mod serve;
+pub mod state;
+pub mod tls;
+pub mod traffic;
+pub mod tunnel;
+pub mod upstream;
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    addresses::Addresses,
+    config::Config,
+    control::{Control, Feeds, Secrets},
+    filter::HTTPS,
+    gate::Gate,
+    health::Readiness,
+    metrics::Metrics,
+    proxy::Limits,
+    tunnel::Userspace,
+    upstream::{Target, Upstream},
+};
+
+/// How long requests under way may take at the end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the gateway ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No configuration for the API.
+    #[error("kubernetes configuration: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// The WireGuard device could not be opened.
+    #[error("{0} (the pod needs NET_ADMIN and /dev/net/tun)")]
+    Tunnel(#[from] tunnel::TunnelError),
+    /// The TUN device could not be configured.
+    #[error(transparent)]
+    Addresses(#[from] addresses::AddressError),
+    /// A socket could not be opened.
+    #[error("listen: {0}")]
+    Listen(#[from] io::Error),
+    /// The TUN device is gone.
+    #[error("the tunnel device is gone")]
+    DeviceGone,
+}
+
+/// Runs against the Kubernetes API until `stop`.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let client = kube::Client::try_default().await?;
+    run_with(config, client, stop).await
+}
+
+/// The same with a given client.
+pub async fn run_with(config: Config, client: kube::Client, stop: CancellationToken) -> Result<(), Error> {
+    let (change_tx, changes) = mpsc::channel(64);
+    let (secret_tx, secrets) = watch::channel(Secrets::default());
+    let (conditions, condition_rx) = mpsc::channel(256);
+    let partners = config.partners_namespace.clone();
+    let feeding = CancellationToken::new();
+    let _ends = feeding.clone().drop_guard();
+    let watching = kubernetes::partner_connections(client.clone(), partners.clone(), change_tx);
+    let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
+    let writing = kubernetes::conditions(client, partners, condition_rx);
+    tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
+    serve(config, Feeds { changes, secrets, conditions }, stop).await
+}
+
+/// Runs on whatever feeds it until `stop`.
+pub async fn serve(config: Config, mut feeds: Feeds, stop: CancellationToken) -> Result<(), Error> {
+    let metrics = Arc::new(Metrics::default());
+    let target = Target {
+        template: config.upstream.clone(),
+        namespace: config.partners_namespace.clone(),
+        domain: config.domain.clone(),
+    };
+    let limits = Limits { body: config.max_body, connections: config.max_connections, ..Limits::default() };
+    let gate = Arc::new(Gate::new(Upstream::new(target), Arc::clone(&metrics), limits));
+
+    // Whatever way this ends, its tasks end with it.
+    let ending = stop.child_token();
+    let _ends = ending.clone().drop_guard();
+    let readiness = Readiness::default();
+    let health = health::serve(config.health_addr, Arc::clone(&metrics), readiness.clone(), ending.clone());
+    let health = tokio::spawn(health);
+
+    let private_key = loop {
+        let secrets = feeds.secrets.borrow_and_update().clone();
+        match secrets.wireguard {
+            Some(key) if control::install(&gate, &secrets) => break key,
+            _ => tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and gateway-wireguard"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            // A closed channel brings no more: wait for the end.
+            changed = feeds.secrets.changed() => if changed.is_err() { stop.cancelled().await },
+        }
+    };
+
+    let failed = CancellationToken::new();
+    let tunnel = Userspace::open(&config.tun_name, config.wg_port, private_key.0, Arc::clone(&metrics), failed.clone());
+    let tunnel = Arc::new(tunnel.await?);
+    let addresses = Addresses::up(&config.tun_name).await?;
+    let listener = serve::listen(&config.tun_name, HTTPS)?;
+    let control = Control::new(
+        config.domain.clone(),
+        config.staleness_limit(),
+        Arc::clone(&gate),
+        tunnel,
+        addresses,
+        Arc::clone(&readiness.serving),
+    );
+    let control = tokio::spawn(control.run(feeds, ending.clone()));
+    let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, ending.clone()));
+    readiness.started.store(true, Ordering::Relaxed);
+    tracing::info!(device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
+
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = failed.cancelled() => Err(Error::DeviceGone),
+        ended = health => Err(ended.map_err(io::Error::other).flatten().err().map_or(Error::DeviceGone, Error::Listen)),
+    };
+    readiness.started.store(false, Ordering::Relaxed);
+    ending.cancel();
+    let _ = accepting.await;
+    let drained = async {
+        while gate.connections.total() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = timeout(DRAIN, drained).await;
+    let _ = control.await;
+    result
+}

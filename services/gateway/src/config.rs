@@ -1,0 +1,46 @@
+//! What the gateway is told at start.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// Ends the partners' WireGuard tunnels and mTLS, and passes their requests to their InfoPols.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "liaison-gateway", version)]
+pub struct Config {
+    /// DNS domain of the partners' server names, and SPIFFE trust domain.
+    #[arg(long, env = "DOMAIN", default_value = "liaison.example.ca")]
+    pub domain: String,
+    /// UDP port of WireGuard.
+    #[arg(long, env = "WG_PORT", default_value_t = 51820)]
+    pub wg_port: u16,
+    /// Namespace of the gateway's Secrets.
+    #[arg(long, env = "GATEWAY_NAMESPACE", default_value = "liaison-gateway")]
+    pub gateway_namespace: String,
+    /// Namespace of PartnerConnections and InfoPols.
+    #[arg(long, env = "PARTNERS_NAMESPACE", default_value = "liaison-partners")]
+    pub partners_namespace: String,
+    /// URL of an InfoPol; `{name}` and `{namespace}` stand for the partner's name and the InfoPols' namespace.
+    #[arg(long, env = "UPSTREAM", default_value = "https://infopol-{name}.{namespace}.svc:8443")]
+    pub upstream: String,
+    /// Name of the TUN device.
+    #[arg(long, env = "TUN_NAME", default_value = "liaison0")]
+    pub tun_name: String,
+    /// Seconds without a word from the API after which nothing is served.
+    #[arg(long, env = "STALENESS_LIMIT", default_value_t = 900)]
+    pub staleness_limit: u64,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:8080")]
+    pub health_addr: SocketAddr,
+    /// Most HTTPS connections a partner.
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 128)]
+    pub max_connections: usize,
+    /// Largest request body, in bytes.
+    #[arg(long, env = "MAX_BODY", default_value_t = 1 << 20)]
+    pub max_body: usize,
+}
+
+impl Config {
+    /// The staleness limit.
+    pub fn staleness_limit(&self) -> Duration {
+        Duration::from_secs(self.staleness_limit)
+    }
+}

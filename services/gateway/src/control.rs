@@ -1,0 +1,455 @@
+//! The control loop: what the API says, made into peers, addresses, the table, and cut connections.
+//!
+//! One task owns all of it. Taking away goes first and in this order: the table (so that nothing new is let in), live
+//! connections, WireGuard peers, addresses. A step that fails is tried again at the next look; what it would have granted
+//! is not there yet, and what it would have taken is refused by the table already.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use liaison_crds::PartnerConnection;
+use liaison_records::names::PartnerName;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    addresses::Addresses,
+    authorise::{Now, View},
+    connected::{self, Tracker, Written},
+    gate::Gate,
+    state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
+    tls::{self, KeyMaterial},
+    traffic::Traffic,
+    tunnel::Tunnel,
+};
+
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A word from the API about PartnerConnections.
+#[derive(Debug)]
+pub enum Change {
+    /// All there are.
+    Listed(Vec<(String, Observed)>),
+    /// One was made or changed.
+    Applied(String, Observed),
+    /// One is gone.
+    Deleted(String),
+    /// Nothing changed.
+    Heard,
+}
+
+/// An object, or why it cannot be read.
+pub type Observed = Result<Box<PartnerConnection>, String>;
+
+/// The gateway's own keys; each `None` until its Secret is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// `gateway-tls`.
+    pub server: Option<KeyMaterial>,
+    /// `gateway-client-tls`.
+    pub client: Option<KeyMaterial>,
+    /// `gateway-wireguard`.
+    pub wireguard: Option<WireGuardPrivateKey>,
+}
+
+/// The gateway's WireGuard private key; cannot be logged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct WireGuardPrivateKey(pub [u8; 32]);
+
+impl std::fmt::Debug for WireGuardPrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WireGuardPrivateKey")
+    }
+}
+
+/// A condition to be written.
+#[derive(Debug, Clone)]
+pub struct ConditionWrite {
+    /// Of which partner.
+    pub partner: PartnerName,
+    /// The condition.
+    pub condition: Condition,
+}
+
+/// Where words come from and go to.
+pub struct Feeds {
+    /// Words about PartnerConnections.
+    pub changes: mpsc::Receiver<Change>,
+    /// The gateway's own keys.
+    pub secrets: watch::Receiver<Secrets>,
+    /// Conditions to be written.
+    pub conditions: mpsc::Sender<ConditionWrite>,
+}
+
+/// What was done for a partner on the data plane.
+#[derive(Debug, Default)]
+struct Applied {
+    slot: Option<Slot>,
+    keys: BTreeSet<WireGuardKey>,
+    /// The key that holds the addresses.
+    holder: Option<WireGuardKey>,
+}
+
+/// The control loop's state.
+pub struct Control<T> {
+    domain: String,
+    staleness_limit: Duration,
+    gate: Arc<Gate>,
+    tunnel: Arc<T>,
+    addresses: Addresses,
+    candidates: BTreeMap<PartnerName, Candidate>,
+    written: BTreeMap<PartnerName, Written>,
+    trackers: BTreeMap<PartnerName, Tracker>,
+    applied: BTreeMap<PartnerName, Applied>,
+    gone: BTreeSet<PartnerName>,
+    traffic: Traffic,
+    heard: Option<Instant>,
+    started: Instant,
+    retry: Option<Instant>,
+    serving: Arc<AtomicBool>,
+}
+
+impl<T: Tunnel> Control<T> {
+    /// A loop that has heard nothing yet. `serving` is set while there is fresh word from the API.
+    pub fn new(
+        domain: String,
+        staleness_limit: Duration,
+        gate: Arc<Gate>,
+        tunnel: Arc<T>,
+        addresses: Addresses,
+        serving: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            domain,
+            staleness_limit,
+            gate,
+            tunnel,
+            addresses,
+            candidates: BTreeMap::new(),
+            written: BTreeMap::new(),
+            trackers: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            traffic: Traffic::default(),
+            heard: None,
+            started: Instant::now(),
+            retry: None,
+            serving,
+        }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, mut feeds: Feeds, stop: CancellationToken) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                change = feeds.changes.recv() => {
+                    // Without a source there is no word any more; the limit does the rest.
+                    let Some(change) = change else { stop.cancelled().await; return };
+                    let mut changed = self.take(change);
+                    while let Ok(change) = feeds.changes.try_recv() {
+                        changed |= self.take(change);
+                    }
+                    if changed {
+                        self.converge(Now::read(), true).await;
+                    } else {
+                        self.gate.set_view(self.view(self.gate.view().table));
+                    }
+                }
+                Ok(()) = feeds.secrets.changed() => {
+                    let secrets = feeds.secrets.borrow_and_update().clone();
+                    self.rekey(&secrets).await;
+                }
+                _ = tick.tick() => {
+                    let now = Now::read();
+                    self.converge(now, false).await;
+                    self.look(now, &feeds.conditions).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a word in; tells whether a candidate changed.
+    fn take(&mut self, change: Change) -> bool {
+        self.heard = Some(Instant::now());
+        self.gate.metrics.heard.set(jiff::Timestamp::now().as_second());
+        match change {
+            Change::Heard => false,
+            Change::Applied(name, observed) => self.observe(&name, observed),
+            Change::Deleted(name) => self.forget(&name),
+            Change::Listed(list) => {
+                let listed: BTreeSet<&str> = list.iter().map(|(name, _)| name.as_str()).collect();
+                let missing: Vec<String> = self
+                    .candidates
+                    .keys()
+                    .map(ToString::to_string)
+                    .filter(|name| !listed.contains(name.as_str()))
+                    .collect();
+                let mut changed = false;
+                for name in missing {
+                    changed |= self.forget(&name);
+                }
+                for (name, observed) in list {
+                    changed |= self.observe(&name, observed);
+                }
+                changed
+            }
+        }
+    }
+
+    fn observe(&mut self, object_name: &str, observed: Observed) -> bool {
+        let Ok(name) = object_name.parse::<PartnerName>() else {
+            tracing::warn!(object = object_name, "not a partner's name; ignored");
+            return false;
+        };
+        let candidate = match observed {
+            Ok(object) => {
+                self.written.insert(name.clone(), Written::of(&object));
+                candidate(&object, &self.domain)
+            }
+            Err(error) => {
+                tracing::warn!(partner = %name, error, "object cannot be read; partner closed");
+                Err(Closed::Malformed)
+            }
+        };
+        self.gone.remove(&name);
+        if self.candidates.get(&name) == Some(&candidate) {
+            return false;
+        }
+        match &candidate {
+            Ok(_) => tracing::info!(partner = %name, "partner open"),
+            Err(reason) => tracing::info!(partner = %name, %reason, "partner closed"),
+        }
+        self.candidates.insert(name, candidate);
+        true
+    }
+
+    fn forget(&mut self, object_name: &str) -> bool {
+        let Ok(name) = object_name.parse::<PartnerName>() else { return false };
+        tracing::info!(partner = %name, "partner gone");
+        self.written.remove(&name);
+        self.trackers.remove(&name);
+        let changed = self.candidates.remove(&name).is_some();
+        self.gone.insert(name);
+        changed
+    }
+
+    fn view(&self, table: Arc<Table>) -> View {
+        View { table, heard_until: self.heard.map(|at| at + self.staleness_limit) }
+    }
+
+    /// Brings everything in line with the candidates and the clock.
+    async fn converge(&mut self, now: Now, changed: bool) {
+        let fresh = self.heard.is_some_and(|at| now.mono < at + self.staleness_limit);
+        if self.serving.swap(fresh, Ordering::Relaxed) != fresh {
+            if fresh {
+                tracing::info!("the API is heard; partners are served");
+            } else {
+                tracing::error!("no word from the API within the limit; nothing is served");
+            }
+        }
+        let table = if fresh { Table::build(&self.candidates, now.wall) } else { Table::default() };
+        let old = self.gate.view().table;
+        let retry = self.retry.is_some_and(|at| at <= now.mono);
+        let view = if table == *old { self.view(old) } else { self.view(Arc::new(table)) };
+        let same = Arc::ptr_eq(&view.table, &self.gate.view().table);
+        self.gate.set_view(view.clone());
+        for (partner, refusal) in self.gate.connections.recheck(&view, now) {
+            tracing::info!(%partner, reason = refusal.label(), "live connection cut");
+        }
+        if same && !changed && !retry {
+            return;
+        }
+        self.gate.metrics.partners(view.table.partners().len(), view.table.closed().len());
+        self.retry = None;
+        self.take_away(&view.table).await;
+        self.grant(&view.table).await;
+    }
+
+    async fn take_away(&mut self, table: &Table) {
+        let mut freed = Vec::new();
+        for (name, applied) in &mut self.applied {
+            let wanted = table.partners().get(name);
+            let keep: &[WireGuardKey] = wanted.map_or(&[], |p| &p.keys);
+            let same_slot = wanted.is_some_and(|p| Some(p.slot) == applied.slot);
+            let doomed: Vec<_> = applied.keys.iter().copied().filter(|key| !same_slot || !keep.contains(key)).collect();
+            for key in doomed {
+                match self.tunnel.remove(key).await {
+                    Ok(()) => {
+                        applied.keys.remove(&key);
+                        applied.holder = applied.holder.filter(|holder| *holder != key);
+                        tracing::info!(partner = %name, "wireguard peer removed");
+                    }
+                    Err(error) => later(&mut self.retry, &self.gate, name, &error),
+                }
+            }
+            if wanted.is_none() {
+                self.gate.upstream.forget(name);
+            }
+            if !same_slot && let Some(slot) = applied.slot {
+                freed.push((name.clone(), slot));
+            }
+        }
+        for (name, slot) in freed {
+            match self.addresses.remove(&slot).await {
+                Ok(()) => {
+                    if let Some(applied) = self.applied.get_mut(&name) {
+                        applied.slot = None;
+                    }
+                }
+                Err(error) => later(&mut self.retry, &self.gate, &name, &error),
+            }
+        }
+        self.applied.retain(|_, applied| applied.slot.is_some() || !applied.keys.is_empty());
+    }
+
+    async fn grant(&mut self, table: &Table) {
+        let new: Vec<Arc<Partner>> = table
+            .partners()
+            .values()
+            .filter(|p| self.applied.get(&p.name).is_none_or(|a| a.slot != Some(p.slot)))
+            .cloned()
+            .collect();
+        let slots: Vec<Slot> = new.iter().map(|p| p.slot).collect();
+        let all = self.addresses.add(&slots).await;
+        for partner in &new {
+            // One slot that is refused must not keep the others out.
+            let one = if all.is_ok() { Ok(()) } else { self.addresses.add(&[partner.slot]).await };
+            match one {
+                Ok(()) => self.applied.entry(partner.name.clone()).or_default().slot = Some(partner.slot),
+                Err(error) => later(&mut self.retry, &self.gate, &partner.name, &error),
+            }
+        }
+        for partner in table.partners().values() {
+            let Some(applied) = self.applied.get_mut(&partner.name).filter(|a| a.slot == Some(partner.slot)) else {
+                continue;
+            };
+            for key in &partner.keys {
+                if applied.keys.contains(key) {
+                    continue;
+                }
+                let addresses = if applied.holder.is_none() { partner.slot.partner().to_vec() } else { Vec::new() };
+                match self.tunnel.add(*key, addresses).await {
+                    Ok(()) => {
+                        applied.keys.insert(*key);
+                        applied.holder = applied.holder.or(Some(*key));
+                        tracing::info!(partner = %partner.name, "wireguard peer added");
+                    }
+                    Err(error) => later(&mut self.retry, &self.gate, &partner.name, &error),
+                }
+            }
+            // The key that held the addresses was removed: another takes them.
+            if applied.holder.is_none()
+                && let Some(key) = applied.keys.iter().next().copied()
+            {
+                match self.tunnel.hand_over(key, key, partner.slot.partner().to_vec()).await {
+                    Ok(()) => applied.holder = Some(key),
+                    Err(error) => later(&mut self.retry, &self.gate, &partner.name, &error),
+                }
+            }
+        }
+    }
+
+    /// Looks at the peers: metrics, the staged key, the condition.
+    async fn look(&mut self, now: Now, conditions: &mpsc::Sender<ConditionWrite>) {
+        let peers = self.tunnel.peers().await;
+        let owner: BTreeMap<WireGuardKey, &PartnerName> =
+            self.applied.iter().flat_map(|(name, a)| a.keys.iter().map(move |key| (*key, name))).collect();
+        let seen = self.traffic.look(&peers, &owner, now, &self.gate.metrics);
+
+        let table = self.gate.view().table;
+        for (name, applied) in &mut self.applied {
+            let (Some(seen), Some(holder), Some(partner)) =
+                (seen.get(name), applied.holder, table.partners().get(name))
+            else {
+                continue;
+            };
+            // The addresses follow the key that shook hands last, so a staged key takes over without a gap.
+            if seen.latest_key != holder && applied.keys.contains(&seen.latest_key) {
+                match self.tunnel.hand_over(holder, seen.latest_key, partner.slot.partner().to_vec()).await {
+                    Ok(()) => {
+                        applied.holder = Some(seen.latest_key);
+                        tracing::info!(partner = %name, "addresses moved to the partner's other key");
+                    }
+                    Err(error) => later(&mut self.retry, &self.gate, name, &error),
+                }
+            }
+        }
+
+        let uptime = now.mono.duration_since(self.started);
+        for name in self.candidates.keys() {
+            // Not before the object was read: its condition would be written over.
+            let Some(written) = self.written.get(name) else { continue };
+            let open = table.partners().contains_key(name);
+            let wanted = connected::wanted(open, seen.get(name).map(|s| s.age), uptime, written);
+            let tracker = self.trackers.entry(name.clone()).or_default();
+            if let Some(reason) = tracker.due(wanted, written, now.mono) {
+                let condition = connected::condition(reason, written, now.wall);
+                // A full queue is no loss: it is due again in a few seconds.
+                let _ = conditions.try_send(ConditionWrite { partner: name.clone(), condition });
+            }
+        }
+        let connections = &self.gate.connections;
+        let (metrics, candidates) = (&self.gate.metrics, &self.candidates);
+        self.gone.retain(|name| {
+            let busy = connections.count(name) > 0 && !candidates.contains_key(name);
+            if !busy {
+                metrics.forget(name.as_str());
+            }
+            busy
+        });
+    }
+
+    async fn rekey(&mut self, secrets: &Secrets) {
+        install(&self.gate, secrets);
+        if let Some(key) = secrets.wireguard
+            && let Err(error) = self.tunnel.set_private_key(key.0).await
+        {
+            tracing::error!(%error, "gateway-wireguard not taken");
+        }
+    }
+}
+
+/// Takes TLS material for new connections; material that cannot be used leaves what is there.
+pub fn install(gate: &Gate, secrets: &Secrets) -> bool {
+    let server = secrets.server.as_ref().map(tls::server_config);
+    let client = secrets.client.as_ref().map(tls::client_config);
+    let mut both = server.is_some() && client.is_some();
+    match server {
+        Some(Ok(config)) => gate.set_server_tls(Arc::new(config)),
+        Some(Err(error)) => {
+            both = false;
+            tracing::error!(%error, "gateway-tls not taken");
+        }
+        None => {}
+    }
+    match client {
+        Some(Ok(config)) => gate.upstream.set_tls(Arc::new(config)),
+        Some(Err(error)) => {
+            both = false;
+            tracing::error!(%error, "gateway-client-tls not taken");
+        }
+        None => {}
+    }
+    both
+}
+
+fn later(retry: &mut Option<Instant>, gate: &Gate, partner: &PartnerName, error: &dyn std::fmt::Display) {
+    gate.metrics.apply_errors.inc();
+    tracing::error!(%partner, %error, "data plane not changed; trying again");
+    *retry = Some(Instant::now() + Duration::from_secs(2));
+}

@@ -1,0 +1,219 @@
+//! The packet filter between WireGuard and TUN.
+//!
+//! WireGuard has already tied a packet's source to the peer (AllowedIPs are exactly its odd addresses). Here, before the
+//! host's stack sees it, the destination must be that address with the last bit cleared, and only the services of the
+//! gateway and harmless ICMP are let through; going out, the reverse. No table is needed: the pair says it all. A pod
+//! inherits its node's `ip_forward`, so nothing may depend on routing.
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use gotatun::{
+    packet::{Ip, Packet, PacketBufPool},
+    tun::{IpRecv, IpSend, MtuWatcher, tun_async_device::TunDevice},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// TCP port of HTTPS on a gateway address.
+pub const HTTPS: u16 = 443;
+
+/// Why a packet was dropped; the name is the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// Not a whole IPv4 or IPv6 header.
+    Malformed,
+    /// A fragment; TCP over the tunnel's MTU makes none.
+    Fragment,
+    /// Source and destination are not the two ends of one slot.
+    Address,
+    /// Not TCP to or from the gateway's port, nor ICMP that is needed.
+    Service,
+    /// The host's stack did not take it.
+    Device,
+}
+
+impl Drop {
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Fragment => "fragment",
+            Self::Address => "address",
+            Self::Service => "service",
+            Self::Device => "device",
+        }
+    }
+}
+
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+/// Echo reply, unreachable (path MTU), echo request, time exceeded. No redirect, no router discovery.
+const ICMP_IN: [u8; 4] = [0, 3, 8, 11];
+/// Unreachable, packet too big, time exceeded, echo request and reply.
+const ICMP6_IN: [u8; 5] = [1, 2, 3, 128, 129];
+
+struct Parsed<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    payload: &'a [u8],
+}
+
+fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Drop> {
+    let byte = |i: usize| bytes.get(i).copied().ok_or(Drop::Malformed);
+    match byte(0)? >> 4 {
+        4 => {
+            let header = usize::from(byte(0)? & 0x0f) * 4;
+            if header < 20 {
+                return Err(Drop::Malformed);
+            }
+            // More-fragments flag or an offset.
+            if byte(6)? & 0x3f != 0 || byte(7)? != 0 {
+                return Err(Drop::Fragment);
+            }
+            Ok(Parsed {
+                source: address::<4>(bytes, 12)?.into(),
+                destination: address::<4>(bytes, 16)?.into(),
+                protocol: byte(9)?,
+                payload: bytes.get(header..).ok_or(Drop::Malformed)?,
+            })
+        }
+        6 => Ok(Parsed {
+            source: address::<16>(bytes, 8)?.into(),
+            destination: address::<16>(bytes, 24)?.into(),
+            protocol: byte(6)?,
+            payload: bytes.get(40..).ok_or(Drop::Malformed)?,
+        }),
+        _ => Err(Drop::Malformed),
+    }
+}
+
+fn address<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Drop> {
+    bytes.get(at..at + N).and_then(|s| s.try_into().ok()).ok_or(Drop::Malformed)
+}
+
+/// Whether `odd` and `even` are the partner's and the gateway's end of one slot.
+fn slot_of(odd: IpAddr, even: IpAddr) -> bool {
+    match (odd, even) {
+        (IpAddr::V4(odd), IpAddr::V4(even)) => odd.to_bits() & 1 == 1 && even.to_bits() == odd.to_bits() & !1,
+        (IpAddr::V6(odd), IpAddr::V6(even)) => odd.to_bits() & 1 == 1 && even.to_bits() == odd.to_bits() & !1,
+        _ => false,
+    }
+}
+
+fn port(payload: &[u8], at: usize) -> Result<u16, Drop> {
+    Ok(u16::from_be_bytes(address::<2>(payload, at)?))
+}
+
+/// Judges a packet that left a tunnel.
+pub fn inward(bytes: &[u8]) -> Result<(), Drop> {
+    let p = parse(bytes)?;
+    if !slot_of(p.source, p.destination) {
+        return Err(Drop::Address);
+    }
+    let wanted = match (p.protocol, p.source) {
+        (TCP, _) => port(p.payload, 2)? == HTTPS,
+        (ICMP, IpAddr::V4(_)) => p.payload.first().is_some_and(|kind| ICMP_IN.contains(kind)),
+        (ICMP6, IpAddr::V6(_)) => p.payload.first().is_some_and(|kind| ICMP6_IN.contains(kind)),
+        _ => false,
+    };
+    if wanted { Ok(()) } else { Err(Drop::Service) }
+}
+
+/// Judges a packet that is about to enter a tunnel.
+pub fn outward(bytes: &[u8]) -> Result<(), Drop> {
+    let p = parse(bytes)?;
+    if !slot_of(p.destination, p.source) {
+        return Err(Drop::Address);
+    }
+    let wanted = match (p.protocol, p.source) {
+        (TCP, _) => port(p.payload, 0)? == HTTPS,
+        (ICMP, IpAddr::V4(_)) | (ICMP6, IpAddr::V6(_)) => true,
+        _ => false,
+    };
+    if wanted { Ok(()) } else { Err(Drop::Service) }
+}
+
+/// A TUN device behind the filter.
+#[derive(Clone)]
+pub struct FilteredTun {
+    tun: TunDevice,
+    metrics: Arc<Metrics>,
+    failed: CancellationToken,
+}
+
+impl FilteredTun {
+    /// Wraps `tun`; `failed` is cancelled when the device is gone.
+    pub fn new(tun: TunDevice, metrics: Arc<Metrics>, failed: CancellationToken) -> Self {
+        Self { tun, metrics, failed }
+    }
+}
+
+/// EBADF, ENODEV, EBADFD: the device itself is gone.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(9 | 19 | 77))
+}
+
+impl IpSend for FilteredTun {
+    async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
+        let packet = packet.into_bytes();
+        if let Err(drop) = inward(&packet) {
+            self.metrics.dropped("in", drop.label());
+            return Ok(());
+        }
+        let Ok(packet) = packet.try_into_ip() else {
+            self.metrics.dropped("in", Drop::Malformed.label());
+            return Ok(());
+        };
+        match self.tun.send(packet).await {
+            // A packet that the kernel refuses must not end the device for everybody, as an EINVAL would in gotatun.
+            Err(error) if !is_gone(&error) => {
+                self.metrics.dropped("in", Drop::Device.label());
+                Ok(())
+            }
+            Err(error) => {
+                self.failed.cancel();
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl IpRecv for FilteredTun {
+    async fn recv<'a>(
+        &'a mut self,
+        pool: &mut PacketBufPool,
+    ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
+        let metrics = &self.metrics;
+        let packets = match self.tun.recv(pool).await {
+            Ok(packets) => packets,
+            Err(error) => {
+                if is_gone(&error) {
+                    self.failed.cancel();
+                }
+                return Err(error);
+            }
+        };
+        Ok(packets.filter_map(|packet| {
+            let packet = packet.into_bytes();
+            match outward(&packet) {
+                Ok(()) => packet.try_into_ip().ok(),
+                Err(drop) => {
+                    metrics.dropped("out", drop.label());
+                    None
+                }
+            }
+        }))
+    }
+
+    fn mtu(&self) -> MtuWatcher {
+        self.tun.mtu()
+    }
+}
+
+#[cfg(test)]
+#[path = "filter_tests.rs"]
+mod tests;

@@ -1,0 +1,68 @@
+//! What the listener, the proxy and the control loop share.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+
+use crate::{
+    authorise::{Refusal, View},
+    connections::Connections,
+    metrics::Metrics,
+    proxy::Limits,
+    state::Table,
+    upstream::Upstream,
+};
+
+/// The shared state of one gateway.
+pub struct Gate {
+    view: RwLock<View>,
+    server_tls: RwLock<Option<Arc<ServerConfig>>>,
+    /// Live connections.
+    pub connections: Arc<Connections>,
+    /// Calls to InfoPols.
+    pub upstream: Upstream,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl Gate {
+    /// Serves nobody yet.
+    pub fn new(upstream: Upstream, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        Self {
+            view: RwLock::new(View { table: Arc::new(Table::default()), heard_until: None }),
+            server_tls: RwLock::default(),
+            connections: Arc::new(Connections::new(Arc::clone(&metrics))),
+            upstream,
+            metrics,
+            limits,
+        }
+    }
+
+    /// What is in force.
+    pub fn view(&self) -> View {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what is in force.
+    pub fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    /// The TLS configuration for new connections.
+    pub fn server_tls(&self) -> Option<Arc<ServerConfig>> {
+        self.server_tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the TLS configuration for new connections.
+    pub fn set_server_tls(&self, config: Arc<ServerConfig>) {
+        *self.server_tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    }
+
+    /// Counts and logs a refusal. `partner` is whose address was called, or empty.
+    pub fn refuse(&self, partner: &str, refusal: Refusal) {
+        self.metrics.refused(partner, refusal.label());
+        tracing::warn!(partner, reason = refusal.label(), "refused");
+    }
+}

@@ -1,0 +1,233 @@
+//! The API: PartnerConnections and Secrets watched, conditions written.
+//!
+//! Not kube's `watcher`, which swallows bookmarks: the gateway must know when it last heard anything. A watch ends after
+//! 50 s, which makes the server send a bookmark shortly before; so silence for 60 s means that something is wrong, and is
+//! answered by a new list.
+
+use std::{pin::pin, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Resource,
+    api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams},
+    core::DeserializeGuard,
+};
+use liaison_crds::PartnerConnection;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    control::{Change, ConditionWrite, Observed, Secrets, WireGuardPrivateKey},
+    tls::KeyMaterial,
+};
+
+/// Field manager of what the gateway writes.
+pub const FIELD_MANAGER: &str = "liaison-gateway";
+/// Server certificate for partners.
+pub const SERVER_SECRET: &str = "gateway-tls";
+/// Client certificate for InfoPols.
+pub const CLIENT_SECRET: &str = "gateway-client-tls";
+/// WireGuard key.
+pub const WIREGUARD_SECRET: &str = "gateway-wireguard";
+
+/// Length of one watch, in seconds.
+const WATCH_SECONDS: u32 = 50;
+/// Longest silence before a new list.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Longest time for a list.
+const LIST: Duration = Duration::from_secs(30);
+/// Objects a page of a list.
+const PAGE: u32 = 200;
+
+/// What a watch tells.
+enum Word<K> {
+    Listed(Vec<K>),
+    Applied(K),
+    Deleted(K),
+    Heard,
+}
+
+/// Passes a word on; false when nobody listens.
+type Tell<K> = Box<dyn FnMut(Word<K>) -> BoxFuture<'static, bool> + Send>;
+
+/// Lists and watches for ever, with backoff. Ends when `tell` says that nobody listens.
+async fn follow<K>(api: Api<K>, what: &'static str, field_selector: Option<String>, mut tell: Tell<K>)
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut failures = 0;
+    loop {
+        match round(&api, field_selector.as_ref(), &mut tell, &mut failures).await {
+            Ok(()) => return,
+            Err(reason) => tracing::warn!(what, reason, "watch broken; listing again"),
+        }
+        // 0.2, 0.4 ... 12.8 s, with jitter, so that gateways do not come back in step.
+        failures = (failures + 1).min(7);
+        let base = 100_u64 << failures;
+        sleep(Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))).await;
+    }
+}
+
+/// One list and the watches that follow it. `Ok` when nobody listens any more.
+async fn round<K>(
+    api: &Api<K>,
+    field_selector: Option<&String>,
+    tell: &mut Tell<K>,
+    failures: &mut u32,
+) -> Result<(), String>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut params = ListParams::default().limit(PAGE);
+    params.field_selector = field_selector.cloned();
+    let mut items = Vec::new();
+    let mut version = loop {
+        let page =
+            timeout(LIST, api.list(&params)).await.map_err(|_| "list: time-out")?.map_err(|e| format!("list: {e}"))?;
+        items.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => break page.metadata.resource_version.unwrap_or_default(),
+        }
+    };
+    if !tell(Word::Listed(items)).await {
+        return Ok(());
+    }
+    let watch = WatchParams {
+        field_selector: field_selector.cloned(),
+        timeout: Some(WATCH_SECONDS),
+        bookmarks: true,
+        ..WatchParams::default()
+    };
+    loop {
+        let stream = timeout(LIST, api.watch(&watch, &version))
+            .await
+            .map_err(|_| "watch: time-out")?
+            .map_err(|e| format!("watch: {e}"))?;
+        let mut stream = pin!(stream);
+        loop {
+            let event = timeout(SILENCE, stream.next()).await.map_err(|_| "watch: silence")?;
+            let Some(event) = event else { break };
+            let event = event.map_err(|e| format!("watch: {e}"))?;
+            *failures = 0;
+            let (word, at) = match event {
+                WatchEvent::Added(k) | WatchEvent::Modified(k) => {
+                    let at = k.meta().resource_version.clone();
+                    (Word::Applied(k), at)
+                }
+                WatchEvent::Deleted(k) => {
+                    let at = k.meta().resource_version.clone();
+                    (Word::Deleted(k), at)
+                }
+                WatchEvent::Bookmark(b) => (Word::Heard, Some(b.metadata.resource_version)),
+                WatchEvent::Error(status) => return Err(format!("watch: {} {}", status.code, status.reason)),
+            };
+            version = at.unwrap_or(version);
+            if !tell(word).await {
+                return Ok(());
+            }
+        }
+        // The server ended the watch; without the pause, one that ends each at once would be asked without end.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn observed(guard: DeserializeGuard<PartnerConnection>) -> (String, Observed) {
+    match guard.0 {
+        Ok(mut object) => {
+            object.metadata.managed_fields = None;
+            (object.metadata.name.clone().unwrap_or_default(), Ok(Box::new(object)))
+        }
+        Err(invalid) => (invalid.metadata.name.clone().unwrap_or_default(), Err(invalid.error)),
+    }
+}
+
+/// Watches PartnerConnections of a namespace.
+pub async fn partner_connections(client: Client, namespace: String, changes: mpsc::Sender<Change>) {
+    let api: Api<DeserializeGuard<PartnerConnection>> = Api::namespaced(client, &namespace);
+    let tell: Tell<_> = Box::new(move |word| {
+        let change = match word {
+            Word::Listed(items) => Change::Listed(items.into_iter().map(observed).collect()),
+            Word::Applied(guard) => {
+                let (name, object) = observed(guard);
+                Change::Applied(name, object)
+            }
+            Word::Deleted(guard) => Change::Deleted(observed(guard).0),
+            Word::Heard => Change::Heard,
+        };
+        let changes = changes.clone();
+        Box::pin(async move { changes.send(change).await.is_ok() })
+    });
+    follow(api, "PartnerConnections", None, tell).await;
+}
+
+/// Watches the gateway's three Secrets, by name: its Role gives it these and no other.
+pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<Secrets>) {
+    let one = |name: &'static str, take: fn(&mut Secrets, &Secret)| {
+        let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        let secrets = secrets.clone();
+        let tell: Tell<_> = Box::new(move |word| {
+            let found = match word {
+                Word::Listed(items) => items,
+                Word::Applied(secret) => vec![secret],
+                // A deleted Secret takes nothing away: the operator makes it anew.
+                Word::Deleted(_) | Word::Heard => Vec::new(),
+            };
+            for secret in found {
+                secrets.send_if_modified(|all| {
+                    let before = all.clone();
+                    take(all, &secret);
+                    *all != before
+                });
+            }
+            Box::pin(std::future::ready(true))
+        });
+        follow(api, name, Some(format!("metadata.name={name}")), tell)
+    };
+    tokio::join!(
+        one(SERVER_SECRET, |all, secret| all.server = key_material(secret).or(all.server.take())),
+        one(CLIENT_SECRET, |all, secret| all.client = key_material(secret).or(all.client.take())),
+        one(WIREGUARD_SECRET, |all, secret| all.wireguard = private_key(secret).or(all.wireguard)),
+    );
+}
+
+fn field(secret: &Secret, key: &str) -> Option<Vec<u8>> {
+    secret.data.as_ref()?.get(key).map(|bytes| bytes.0.clone()).filter(|bytes| !bytes.is_empty())
+}
+
+fn key_material(secret: &Secret) -> Option<KeyMaterial> {
+    Some(KeyMaterial { chain: field(secret, "tls.crt")?, key: field(secret, "tls.key")?, ca: field(secret, "ca.crt")? })
+}
+
+fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {
+    let text = field(secret, "privateKey")?;
+    Some(WireGuardPrivateKey(STANDARD.decode(text.trim_ascii()).ok()?.try_into().ok()?))
+}
+
+/// Writes conditions, one at a time, by server-side apply on status. What fails is due again later.
+pub async fn conditions(client: Client, namespace: String, mut writes: mpsc::Receiver<ConditionWrite>) {
+    let api: Api<PartnerConnection> = Api::namespaced(client, &namespace);
+    while let Some(write) = writes.recv().await {
+        let name = write.partner.as_str();
+        let patch = json!({
+            "apiVersion": PartnerConnection::api_version(&()),
+            "kind": PartnerConnection::kind(&()),
+            "metadata": {"name": name},
+            "status": {"conditions": [write.condition]},
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(&patch);
+        match timeout(LIST, api.patch_status(name, &params, &patch)).await {
+            Ok(Ok(_)) => tracing::info!(partner = name, reason = write.condition.reason, "Connected written"),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+            Ok(Err(error)) => tracing::warn!(partner = name, %error, "Connected not written"),
+            Err(_) => tracing::warn!(partner = name, "Connected not written: time-out"),
+        }
+    }
+}

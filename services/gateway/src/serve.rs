@@ -1,0 +1,263 @@
+//! The listener: TCP, TLS, HTTP, and the facts at each step.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{body::Incoming, rt::Executor, server::conn, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    authorise::{Facts, Now, Refusal, Stage, authorise},
+    connections::Registered,
+    gate::Gate,
+    proxy,
+    state::{Fingerprint, Partner},
+};
+
+/// An accepted connection, as its requests see it.
+pub struct Accepted {
+    /// The partner for whom the facts agreed.
+    pub partner: Arc<Partner>,
+    /// Address on which it came in.
+    pub local: IpAddr,
+    /// Address from which it came.
+    pub remote: IpAddr,
+    /// The client's leaf.
+    pub leaf: Fingerprint,
+    /// The same in DER.
+    pub leaf_der: Vec<u8>,
+    /// Server name that the client asked for.
+    pub sni: Option<String>,
+    /// Ends the connection at once.
+    pub cut: CancellationToken,
+    /// Ends it after the requests under way.
+    pub last: CancellationToken,
+}
+
+/// Listens on the port, on the TUN device only.
+pub fn listen(device: &str, port: u16) -> io::Result<TcpListener> {
+    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+    let mut last = None;
+    // [::] takes both families; where there is no IPv6, IPv4 alone.
+    for address in any {
+        match bind(device, address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
+fn bind(device: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// Accepts until `stop`; every connection is served in its own task.
+pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, remote)) => {
+                let gate = Arc::clone(&gate);
+                let stop = stop.clone();
+                tokio::spawn(async move { connection(gate, stream, remote.ip().to_canonical(), stop).await });
+            }
+            Err(error) => {
+                // Out of file descriptors, or the client has gone already: neither ends the listener.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: CancellationToken) {
+    let Ok(local) = stream.local_addr().map(|a| a.ip().to_canonical()) else { return };
+    let cut = CancellationToken::new();
+    // Whatever is spawned for this connection ends with it.
+    let _ends = cut.clone().drop_guard();
+    let opened = {
+        let view = gate.view();
+        authorise(&Facts { local, remote, stage: Stage::Opened }, &view, Now::read()).cloned()
+    };
+    let stream = CutStream { stream, cut: cut.clone(), refused: true };
+    let partner = match opened {
+        Ok(partner) => partner,
+        Err(refusal) => return gate.refuse("", refusal),
+    };
+    let name = partner.name.as_str();
+    let registered = match gate.connections.register(&partner.name, local, remote, gate.limits.connections, cut.clone())
+    {
+        Ok(registered) => registered,
+        Err(refusal) => return gate.refuse(name, refusal),
+    };
+    let serving = async {
+        match handshake(&gate, &registered, local, remote, stream, cut.clone(), stop).await {
+            Ok((stream, accepted)) => serve(Arc::clone(&gate), stream, Arc::new(accepted)).await,
+            Err(refusal) => gate.refuse(name, refusal),
+        }
+    };
+    // When it is cut, the stream is dropped here and now: no byte follows.
+    cut.run_until_cancelled(serving).await;
+}
+
+async fn handshake(
+    gate: &Gate,
+    registered: &Registered,
+    local: IpAddr,
+    remote: IpAddr,
+    stream: CutStream,
+    cut: CancellationToken,
+    stop: CancellationToken,
+) -> Result<(TlsStream<CutStream>, Accepted), Refusal> {
+    let config = gate.server_tls().ok_or(Refusal::Stale)?;
+    // From here on the client is told by a TLS alert what was wrong.
+    let stream = CutStream::judged(stream);
+    let stream = timeout(gate.limits.header, TlsAcceptor::from(config).accept(stream))
+        .await
+        .map_err(|_| Refusal::Timeout)?
+        .map_err(|error| classify(&error))?;
+    let (_, tls) = stream.get_ref();
+    let sni = tls.server_name().map(str::to_owned);
+    let leaf_der = tls.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?.to_vec();
+    let leaf = Fingerprint::of(&leaf_der);
+    registered.accepted(Some(leaf), sni.clone());
+    // After it is in the index: a change of the table is seen either here or by the recheck.
+    let facts = Facts { local, remote, stage: Stage::Accepted { leaf: Some(leaf), sni: sni.as_deref() } };
+    let view = gate.view();
+    let partner = Arc::clone(authorise(&facts, &view, Now::read())?);
+    let last = stop.child_token();
+    Ok((stream, Accepted { partner, local, remote, leaf, leaf_der, sni, cut, last }))
+}
+
+/// Names the reason of a failed handshake.
+fn classify(error: &io::Error) -> Refusal {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::NoCertificatesPresented) => Refusal::NoCertificate,
+        Some(rustls::Error::InvalidCertificate(_)) => Refusal::UntrustedCertificate,
+        _ => Refusal::Handshake,
+    }
+}
+
+async fn serve(gate: Arc<Gate>, stream: TlsStream<CutStream>, accepted: Arc<Accepted>) {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let limits = gate.limits;
+    let service = {
+        let accepted = Arc::clone(&accepted);
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let (gate, accepted) = (Arc::clone(&gate), Arc::clone(&accepted));
+            async move { Ok::<_, std::convert::Infallible>(proxy::answer(gate, accepted, request).await) }
+        })
+    };
+    let io = TokioIo::new(stream);
+    // How a connection ends is the client's business; what was refused has been counted.
+    if http2 {
+        let connection = conn::http2::Builder::new(CutExecutor(accepted.cut.clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(32 * 1024)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .serve_connection(io, service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = accepted.last.cancelled() => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    } else {
+        let connection = conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header)
+            .max_buf_size(64 * 1024)
+            .serve_connection(io, service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = accepted.last.cancelled() => None,
+        };
+        if ended.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// Runs the tasks of an HTTP/2 connection until it is cut or ends.
+#[derive(Clone)]
+struct CutExecutor(CancellationToken);
+
+impl<F> Executor<F> for CutExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let cut = self.0.clone();
+        tokio::spawn(async move {
+            cut.run_until_cancelled(task).await;
+        });
+    }
+}
+
+/// A TCP stream that is reset, with what is still in its buffers, when it is dropped because it was cut or refused.
+struct CutStream {
+    stream: TcpStream,
+    cut: CancellationToken,
+    refused: bool,
+}
+
+impl CutStream {
+    fn judged(mut self) -> Self {
+        self.refused = false;
+        self
+    }
+}
+
+impl Drop for CutStream {
+    fn drop(&mut self) {
+        if self.refused || self.cut.is_cancelled() {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for CutStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for CutStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

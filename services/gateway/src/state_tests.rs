@@ -1,0 +1,142 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn key(n: u8) -> String {
+    STANDARD.encode([n; 32])
+}
+
+fn csr() -> (String, String) {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
+    let sha = public_key_sha256(&pem).unwrap();
+    (pem, sha)
+}
+
+fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Value {
+    json!({
+        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
+        "kind": "PartnerConnection",
+        "metadata": {"name": name, "namespace": "liaison-partners"},
+        "spec": {
+            "partner": {"type": "PoliceService", "jurisdiction": "CA-BC", "name": {"en": "A", "fr": "A"}, "timeZone": "America/Vancouver"},
+            "agreementRef": {"name": "bc-2003"},
+            "share": {"fieldGroups": ["identity"], "population": {"anyOf": [{"municipalities": ["5915022"]}]}},
+            "credentials": {
+                "keyCustody": "Partner",
+                "wireGuard": {"publicKeys": keys},
+                "certificate": {"signingRequests": [csr.0]},
+            },
+        },
+        "status": {
+            "observedGeneration": 1,
+            "authorizedUntil": "2030-01-01T08:00:00Z",
+            "connection": {
+                "endpoint": "gateway.example:51820",
+                "gatewayPublicKeys": [key(99)],
+                "partnerAddresses": {"ipv4": format!("100.72.0.{}", 2 * slot + 1), "ipv6": format!("fd4c:6961:6973::{:x}", 2 * slot + 1)},
+                "gatewayAddresses": {"ipv4": format!("100.72.0.{}", 2 * slot), "ipv6": format!("fd4c:6961:6973::{:x}", 2 * slot)},
+                "serverName": format!("{name}.liaison.example.ca"),
+                "caBundle": "",
+            },
+            "wireGuardKeys": keys,
+            "certificates": [{
+                "sha256": "ab".repeat(32), "publicKeySha256": csr.1, "chain": "",
+                "notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-01-31T00:00:00Z",
+            }],
+        },
+    })
+}
+
+fn read(object: &Value) -> Candidate {
+    let object: PartnerConnection = serde_json::from_value(object.clone()).unwrap();
+    candidate(&object, "liaison.example.ca")
+}
+
+#[test]
+fn status_and_spec_together_open() {
+    let csr = csr();
+    let partner = read(&object("a", 2, &[key(1), key(2)], &csr)).unwrap();
+    assert_eq!(partner.server_name, "a.liaison.example.ca");
+    assert_eq!(partner.keys, [WireGuardKey([1; 32]), WireGuardKey([2; 32])]);
+    assert_eq!(partner.slot.partner().map(|a| a.to_string()), ["100.72.0.5", "fd4c:6961:6973::5"]);
+    assert_eq!(partner.leaves.keys().collect::<Vec<_>>(), [&Fingerprint([0xab; 32])]);
+}
+
+#[test]
+fn spec_takes_away() {
+    let csr = csr();
+    let good = object("a", 2, &[key(1)], &csr);
+    let with = |path: &str, value: Value| {
+        let mut changed = good.clone();
+        let (parent, last) = path.rsplit_once('/').unwrap();
+        changed.pointer_mut(parent).unwrap()[last] = value;
+        read(&changed)
+    };
+    assert_eq!(with("/spec/suspend", json!(true)), Err(Closed::Suspended));
+    assert_eq!(with("/spec/revocation", json!({"revoked": true})), Err(Closed::Revoked));
+    assert_eq!(with("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")), Err(Closed::Deleting));
+    assert_eq!(with("/spec/credentials/wireGuard", json!({"publicKeys": [key(7)]})), Err(Closed::NoKey));
+    let other = with("/spec/credentials/certificate", json!({"signingRequests": [self::csr().0]})).unwrap();
+    assert!(other.leaves.is_empty(), "a request that is gone takes its certificate with it");
+    let unreadable = with("/spec/credentials/certificate", json!({"signingRequests": ["garbage", csr.0]})).unwrap();
+    assert_eq!(unreadable.leaves.len(), 1);
+}
+
+#[test]
+fn status_grants() {
+    let csr = csr();
+    let good = object("a", 2, &[key(1)], &csr);
+    let without = |path: &str| {
+        let mut changed = good.clone();
+        let (parent, last) = path.rsplit_once('/').unwrap();
+        changed.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(last);
+        read(&changed)
+    };
+    assert_eq!(without("/status"), Err(Closed::NotAuthorized));
+    assert_eq!(without("/status/authorizedUntil"), Err(Closed::NotAuthorized));
+    assert_eq!(without("/status/connection"), Err(Closed::NoAddresses));
+    assert_eq!(without("/status/wireGuardKeys"), Err(Closed::NoKey));
+    assert!(without("/status/certificates").unwrap().leaves.is_empty());
+    for (path, value) in [
+        ("/status/connection/gatewayAddresses/ipv4", "100.72.0.5"),
+        ("/status/connection/partnerAddresses/ipv4", "100.72.0.9"),
+        ("/status/connection/partnerAddresses/ipv6", "nothing"),
+        ("/status/certificates/0/sha256", "ab"),
+    ] {
+        let mut changed = good.clone();
+        *changed.pointer_mut(path).unwrap() = json!(value);
+        assert_eq!(read(&changed), Err(Closed::Malformed), "{path}");
+    }
+}
+
+fn table(objects: &[Value], now: &str) -> Table {
+    let candidates =
+        objects.iter().map(|o| (o["metadata"]["name"].as_str().unwrap().parse().unwrap(), read(o))).collect();
+    Table::build(&candidates, now.parse().unwrap())
+}
+
+#[test]
+fn an_agreement_ends_on_the_gateways_own_clock() {
+    let good = object("a", 2, &[key(1)], &csr());
+    assert_eq!(table(&[good.clone()], "2030-01-01T07:59:59.999Z").partners().len(), 1);
+    let ended = table(&[good], "2030-01-01T08:00:00Z");
+    assert!(ended.partners().is_empty() && ended.at("100.72.0.4".parse().unwrap()).is_none());
+    assert_eq!(ended.closed().values().collect::<Vec<_>>(), [&Closed::Ended]);
+}
+
+#[test]
+fn what_two_claim_neither_gets() {
+    let now = "2026-01-02T00:00:00Z";
+    let a = object("a", 2, &[key(1)], &csr());
+    let same_slot = object("b", 2, &[key(2)], &csr());
+    let same_key = object("c", 3, &[key(1)], &csr());
+    let fine = object("d", 4, &[key(4)], &csr());
+    let names = |t: &Table| t.partners().keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&table(&[a.clone(), same_slot.clone(), fine.clone()], now)), ["d"]);
+    assert_eq!(names(&table(&[a.clone(), same_key, fine.clone()], now)), ["d"]);
+    // One that is closed claims nothing.
+    let mut suspended = same_slot;
+    suspended["spec"]["suspend"] = json!(true);
+    assert_eq!(names(&table(&[a, suspended, fine], now)), ["a", "d"]);
+}

@@ -1,0 +1,121 @@
+//! TLS configurations, made from the Secrets' PEM. No I/O.
+//!
+//! TLS 1.3 with client certificates only. Resumption is off on both sides of it (no session storage, no ticket): a
+//! resumed handshake does not show the certificate to the verifier again.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+/// A key with its chain and the CA bundle of the other side, in PEM, as in a `kubernetes.io/tls` Secret with `ca.crt`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyMaterial {
+    /// Leaf and intermediates.
+    pub chain: Vec<u8>,
+    /// Private key.
+    pub key: Vec<u8>,
+    /// Against what the other side is verified.
+    pub ca: Vec<u8>,
+}
+
+// Holds a private key: cannot be logged.
+impl std::fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyMaterial")
+    }
+}
+
+/// Why key material cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not PEM.
+    #[error("{0} is not PEM")]
+    Pem(&'static str),
+    /// Refused by rustls.
+    #[error("key material: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// No client verifier can be made of the CA bundle.
+    #[error("ca.crt: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// aws-lc-rs with AES-GCM only; hybrid post-quantum groups first, classical ones for clients without them.
+fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::{cipher_suite, kx_group};
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::SECP256R1MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+struct Parsed {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+}
+
+fn parse(material: &KeyMaterial) -> Result<Parsed, TlsError> {
+    let certificates = |pem: &[u8], what| {
+        let list: Vec<_> =
+            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| TlsError::Pem(what))?;
+        if list.is_empty() { Err(TlsError::Pem(what)) } else { Ok(list) }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&material.ca, "ca.crt")? {
+        roots.add(certificate)?;
+    }
+    Ok(Parsed {
+        chain: certificates(&material.chain, "tls.crt")?,
+        key: PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| TlsError::Pem("tls.key"))?,
+        roots: Arc::new(roots),
+    })
+}
+
+/// The configuration by which partners are served.
+pub fn server_config(material: &KeyMaterial) -> Result<ServerConfig, TlsError> {
+    let Parsed { chain, key, roots } = parse(material)?;
+    let provider = provider();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The configuration by which InfoPols are called.
+pub fn client_config(material: &KeyMaterial) -> Result<ClientConfig, TlsError> {
+    let Parsed { chain, key, roots } = parse(material)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Whether a certificate has this URI among its subject alternative names.
+pub fn has_uri(certificate: &CertificateDer<'_>, uri: &str) -> bool {
+    let Ok((_, parsed)) = x509_parser::certificate::X509Certificate::from_der(certificate) else { return false };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(found) if *found == uri))
+}

@@ -1,0 +1,144 @@
+//! WireGuard behind a small trait, so that another implementation (kernel, boringtun) can follow.
+//!
+//! Peers are only ever added and removed one by one; an address moves from one key to another in one step. Endpoints are
+//! learned from the peers' own packets and never written: writing them would cut roaming partners.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use gotatun::{
+    device::{Device, DeviceBuilder, Peer},
+    tun::tun_async_device::TunDevice,
+    udp::socket::UdpSocketFactory,
+    x25519::{PublicKey, StaticSecret},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{filter::FilteredTun, metrics::Metrics, state::WireGuardKey};
+
+/// What failed in the WireGuard device.
+#[derive(Debug, thiserror::Error)]
+#[error("wireguard device: {0}")]
+pub struct TunnelError(#[from] gotatun::device::Error);
+
+/// What is known of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerStats {
+    /// Its key.
+    pub key: WireGuardKey,
+    /// Time since the last completed handshake.
+    pub last_handshake: Option<Duration>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+/// A WireGuard device.
+pub trait Tunnel: Send + Sync + 'static {
+    /// Adds a peer that holds `addresses` (each as /32 or /128); idempotent.
+    fn add(&self, key: WireGuardKey, addresses: Vec<IpAddr>) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// Removes a peer with its sessions; idempotent.
+    fn remove(&self, key: WireGuardKey) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// Moves `addresses` from one peer to another, with no instant at which neither holds them.
+    fn hand_over(
+        &self,
+        from: WireGuardKey,
+        to: WireGuardKey,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// Statistics of every peer.
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStats>>;
+    /// Replaces the gateway's own key; a no-op when it is the same.
+    fn set_private_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), TunnelError>>;
+}
+
+/// gotatun over a TUN device.
+pub struct Userspace {
+    device: Device<(UdpSocketFactory, FilteredTun, FilteredTun)>,
+}
+
+impl Userspace {
+    /// Opens the TUN device and listens on the UDP port. `failed` is cancelled when the TUN device is gone.
+    pub async fn open(
+        tun_name: &str,
+        port: u16,
+        private_key: [u8; 32],
+        metrics: Arc<Metrics>,
+        failed: CancellationToken,
+    ) -> Result<Self, TunnelError> {
+        let tun = TunDevice::from_name(tun_name).map_err(gotatun::device::Error::from)?;
+        let device = DeviceBuilder::new()
+            .with_default_udp()
+            .with_ip(FilteredTun::new(tun, metrics, failed))
+            .with_private_key(StaticSecret::from(private_key))
+            .with_listen_port(port)
+            .build()
+            .await?;
+        // The builder does not listen as long as there is no peer; this brings the socket up.
+        device.clear_peers().await?;
+        Ok(Self { device })
+    }
+
+    /// Stops every task of the device.
+    pub async fn close(self) {
+        self.device.stop().await;
+    }
+}
+
+impl Tunnel for Userspace {
+    fn add(&self, key: WireGuardKey, addresses: Vec<IpAddr>) -> BoxFuture<'_, Result<(), TunnelError>> {
+        Box::pin(async move {
+            let peer = Peer::new(PublicKey::from(key.0)).with_allowed_ips(addresses.into_iter().map(Into::into));
+            self.device.add_peer(peer).await?;
+            Ok(())
+        })
+    }
+
+    fn remove(&self, key: WireGuardKey) -> BoxFuture<'_, Result<(), TunnelError>> {
+        Box::pin(async move {
+            self.device.remove_peer(&PublicKey::from(key.0)).await?;
+            Ok(())
+        })
+    }
+
+    fn hand_over(
+        &self,
+        from: WireGuardKey,
+        to: WireGuardKey,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'_, Result<(), TunnelError>> {
+        Box::pin(async move {
+            let (from, to) = (PublicKey::from(from.0), PublicKey::from(to.0));
+            self.device
+                .write(async |device| {
+                    device.modify_peer(&from, |peer| peer.clear_allowed_ips()).await;
+                    device.modify_peer(&to, |peer| peer.add_allowed_ips(addresses)).await;
+                })
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStats>> {
+        Box::pin(async move {
+            let peers = self.device.peers().await;
+            peers
+                .into_iter()
+                .map(|p| PeerStats {
+                    key: WireGuardKey(p.peer.public_key.to_bytes()),
+                    last_handshake: p.stats.last_handshake,
+                    rx_bytes: p.stats.rx_bytes as u64,
+                    tx_bytes: p.stats.tx_bytes as u64,
+                })
+                .collect()
+        })
+    }
+
+    fn set_private_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), TunnelError>> {
+        Box::pin(async move {
+            self.device.set_private_key(StaticSecret::from(key)).await?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! The gateway against a real API server: what is granted in status is served, what spec takes away is cut.
+//! Needs TEST_KUBECONFIG (`tests/cluster/services up`), root and /dev/net/tun.
+
+mod support;
+
+use std::{path::Path, time::Duration};
+
+use clap::Parser as _;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace as KubeNamespace, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config as KubeConfig, CustomResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use liaison_crds::PartnerConnection;
+use liaison_gateway::{config::Config, run_with, tls::KeyMaterial};
+use serde_json::json;
+use support::{
+    DOMAIN, Namespace,
+    ca::Ca,
+    eventually,
+    gateway::public_key,
+    infopol,
+    partner::{Partner, size},
+    run, unique,
+};
+use tokio_util::sync::CancellationToken;
+
+async fn client() -> Client {
+    let path = std::env::var("TEST_KUBECONFIG")
+        .expect("TEST_KUBECONFIG must name a kubeconfig: run `tests/cluster/services up` and `eval \"$(tests/cluster/services env)\"`");
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(Path::new(&path)).unwrap();
+    let config = KubeConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+async fn crd(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = PartnerConnection::crd_name();
+    if api.get_opt(name).await.unwrap().is_none() {
+        let params = PatchParams::apply("liaison-test").force();
+        let definition = liaison_crds::schema::partner_connection().unwrap();
+        api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
+    }
+    let established = kube::runtime::conditions::is_crd_established();
+    let waiting = kube::runtime::wait::await_condition(api, name, established);
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+}
+
+async fn secret(client: &Client, namespace: &str, name: &str, data: &[(&str, &[u8])]) {
+    let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.to_vec()))).collect();
+    let secret = Secret {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        data: Some(data),
+        ..Default::default()
+    };
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &secret).await.unwrap();
+}
+
+async fn tls_secret(client: &Client, namespace: &str, name: &str, m: &KeyMaterial) {
+    secret(client, namespace, name, &[("tls.crt", &m.chain), ("tls.key", &m.key), ("ca.crt", &m.ca)]).await;
+}
+
+fn connected(object: &PartnerConnection) -> Option<(String, String)> {
+    let conditions = &object.status.as_ref()?.conditions;
+    conditions.iter().find(|c| c.type_ == "Connected").map(|c| (c.status.clone(), c.reason.clone()))
+}
+
+#[test]
+fn status_opens_and_spec_cuts() {
+    // The gateway runs in this process and network namespace, where the API server is; the partner in one of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let client = runtime.block_on(client());
+    let namespace = format!("gateway-test-{}", unique());
+    let namespaces: Api<KubeNamespace> = Api::all(client.clone());
+    let objects: Api<PartnerConnection> = Api::namespaced(client.clone(), &namespace);
+    let ca = Ca::new();
+    let mut partner = Partner::new(&ca, "a", 40, None::<&Namespace>);
+    let private = run("wg", &["genkey"]);
+    let key = public_key(&private);
+    let tun = format!("lgt{}", unique());
+    let wg_port = 20000 + u16::try_from(std::process::id() % 20000).unwrap();
+
+    runtime.block_on(async {
+        crd(&client).await;
+        let object = KubeNamespace {
+            metadata: kube::core::ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
+            ..Default::default()
+        };
+        namespaces.create(&PostParams::default(), &object).await.unwrap();
+    });
+    let infopol_host = format!("infopol-a.{namespace}.svc");
+    let infopol = ca.server(&[&infopol_host], &format!("spiffe://{DOMAIN}/infopol/a"));
+    let port = runtime.block_on(infopol::start(0, vec![(infopol_host, ca.material(&infopol))]));
+    let stop = CancellationToken::new();
+    let config = Config::parse_from([
+        "liaison-gateway".to_owned(),
+        format!("--upstream=https://127.0.0.1:{port}"),
+        format!("--partners-namespace={namespace}"),
+        format!("--gateway-namespace={namespace}"),
+        format!("--tun-name={tun}"),
+        format!("--wg-port={wg_port}"),
+        "--health-addr=127.0.0.1:0".to_owned(),
+    ]);
+    // It starts before its Secrets are there, and waits.
+    let gateway = runtime.spawn(run_with(config, client.clone(), stop.clone()));
+    runtime.block_on(async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
+        tls_secret(&client, &namespace, "gateway-tls", &ca.material(&server)).await;
+        let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
+        tls_secret(&client, &namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
+        secret(&client, &namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+        let object = serde_json::from_value(partner.object(&namespace)).unwrap();
+        objects.create(&PostParams::default(), &object).await.unwrap();
+    });
+    let link = || String::from_utf8_lossy(&support::output("ip", &["addr", "show", "dev", &tun]).stdout).into_owned();
+    eventually("the device is up", Duration::from_secs(15), || link().contains("UP"));
+    assert!(!link().contains(&partner.addresses().0), "nothing is granted yet");
+    partner.connect(&key, wg_port);
+
+    let status = json!({"status": partner.status(&key)});
+    runtime.block_on(objects.patch_status("a", &PatchParams::default(), &Patch::Merge(&status))).unwrap();
+    eventually("it is served", Duration::from_secs(15), || partner.curl("/echo", &["-m", "2"]).status.success());
+    let written = || connected(&runtime.block_on(objects.get("a")).unwrap());
+    eventually("Connected is written", Duration::from_secs(10), || {
+        written() == Some(("True".to_owned(), "HandshakeRecent".to_owned()))
+    });
+    let version = |o: PartnerConnection| o.metadata.resource_version;
+    let before = version(runtime.block_on(objects.get("a")).unwrap());
+
+    let (_download, file) = partner.download(&["--http2"]);
+    eventually("the download runs", Duration::from_secs(10), || size(&file) > 20_000);
+    assert_eq!(version(runtime.block_on(objects.get("a")).unwrap()), before, "nothing changed: no write");
+    let revoke = json!({"spec": {"revocation": {"revoked": true}}});
+    runtime.block_on(objects.patch("a", &PatchParams::default(), &Patch::Merge(&revoke))).unwrap();
+    std::thread::sleep(Duration::from_millis(1000));
+    let stopped = size(&file);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(size(&file), stopped, "bytes after the revocation");
+    assert!(!partner.curl("/echo", &["-m", "1"]).status.success());
+    assert!(!link().contains(&partner.addresses().0));
+
+    stop.cancel();
+    runtime.block_on(gateway).unwrap().unwrap();
+    assert!(link().is_empty(), "the device goes with the gateway");
+    runtime.block_on(async {
+        let _ = objects.delete("a", &DeleteParams::default()).await;
+        let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
+    });
+}

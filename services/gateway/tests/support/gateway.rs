@@ -1,0 +1,210 @@
+//! The gateway in a network namespace of its own: this test binary, run again by `ip netns exec`, serving on what it reads
+//! from its standard input instead of the API.
+
+use std::{
+    io::Write as _,
+    process::{ChildStdin, Stdio},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::Parser as _;
+use liaison_gateway::{
+    config::Config,
+    control::{Change, ConditionWrite, Feeds, Secrets, WireGuardPrivateKey},
+    serve,
+    tls::KeyMaterial,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Namespace, Process, ca::Ca, eventually, infopol, run};
+
+/// UDP port of the gateway.
+pub const PORT: u16 = 51820;
+/// Name of the test that is the child process.
+pub const CHILD: &str = "gateway_process";
+
+/// A line on the child's standard input.
+#[derive(Serialize, Deserialize)]
+enum Line {
+    Start { arguments: Vec<String>, infopols: Vec<(String, Material)>, server: Material, client: Material, key: String },
+    List(Vec<Value>),
+    Apply(Value),
+    Delete(String),
+    Server(Material),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Material {
+    chain: String,
+    key: String,
+    ca: String,
+}
+
+impl From<KeyMaterial> for Material {
+    fn from(m: KeyMaterial) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { chain: text(m.chain), key: text(m.key), ca: text(m.ca) }
+    }
+}
+
+impl From<Material> for KeyMaterial {
+    fn from(m: Material) -> Self {
+        Self { chain: m.chain.into_bytes(), key: m.key.into_bytes(), ca: m.ca.into_bytes() }
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    stdin: ChildStdin,
+    process: Process,
+    /// Its network namespace.
+    pub namespace: Namespace,
+    /// Its WireGuard public key.
+    pub public_key: String,
+}
+
+impl Gateway {
+    /// Starts one, with InfoPols of these names and certificates. `arguments` are the program's own.
+    pub fn start(ca: &Ca, infopols: Vec<(String, KeyMaterial)>, arguments: &[&str]) -> Self {
+        let namespace = Namespace::new("g");
+        let executable = std::env::current_exe().unwrap();
+        let mut process = Process(
+            namespace
+                .command(executable.to_str().unwrap())
+                .args([CHILD, "--ignored", "--exact", "--nocapture"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+        let stdin = process.0.stdin.take().unwrap();
+        let private = run("wg", &["genkey"]);
+        let public_key = public_key(&private);
+        let server = ca.server(&[&format!("*.{}", super::DOMAIN)], &format!("spiffe://{}/gateway", super::DOMAIN));
+        let client = ca.client(&format!("spiffe://{}/gateway", super::DOMAIN));
+        let mut this = Self { stdin, process, namespace, public_key };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        this.say(&Line::Start {
+            arguments,
+            infopols: infopols.into_iter().map(|(name, m)| (name, m.into())).collect(),
+            server: ca.material(&server).into(),
+            client: ca.material(&client).into(),
+            key: private.trim().to_owned(),
+        });
+        eventually("the gateway is up", Duration::from_secs(20), || {
+            this.process.0.try_wait().unwrap().is_none_or(|status| panic!("the gateway ended: {status}"));
+            this.http("readyz").is_some() && this.show(&["link", "show", "liaison0"]).contains("UP")
+        });
+        this
+    }
+
+    /// All objects there are.
+    pub fn list(&mut self, objects: &[&Value]) {
+        self.say(&Line::List(objects.iter().map(|o| (*o).clone()).collect()));
+    }
+
+    /// One object changed.
+    pub fn apply(&mut self, object: &Value) {
+        self.say(&Line::Apply(object.clone()));
+    }
+
+    /// One object is gone.
+    pub fn delete(&mut self, name: &str) {
+        self.say(&Line::Delete(name.to_owned()));
+    }
+
+    /// A new server certificate.
+    pub fn server(&mut self, material: KeyMaterial) {
+        self.say(&Line::Server(material.into()));
+    }
+
+    fn say(&mut self, line: &Line) {
+        writeln!(self.stdin, "{}", serde_json::to_string(line).unwrap()).unwrap();
+    }
+
+    /// `ip` in its namespace.
+    pub fn show(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["-n", &self.namespace.0];
+        all.extend_from_slice(arguments);
+        String::from_utf8_lossy(&super::output("ip", &all).stdout).into_owned()
+    }
+
+    /// What it says on its health port; `None` if nothing.
+    pub fn http(&self, path: &str) -> Option<String> {
+        let url = format!("http://127.0.0.1:8080/{path}");
+        let output = self.namespace.command("curl").args(["-s", "-m", "2", &url]).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The value of a metric, 0 if it is not there.
+    pub fn metric(&self, series: &str) -> u64 {
+        let text = self.http("metrics").unwrap();
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or_default()
+    }
+}
+
+/// The public key of a private one.
+pub fn public_key(private: &str) -> String {
+    let secret: [u8; 32] = STANDARD.decode(private.trim()).unwrap().try_into().unwrap();
+    let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret));
+    STANDARD.encode(public.as_bytes())
+}
+
+/// The child: serves until its standard input ends.
+pub fn child() {
+    tracing_subscriber::fmt().with_env_filter("info,gotatun=off").with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut next = async || lines.next_line().await.unwrap().map(|l| serde_json::from_str::<Line>(&l).unwrap());
+        let Some(Line::Start { arguments, infopols, server, client, key }) = next().await else { return };
+        let port = infopol::start(0, infopols.into_iter().map(|(name, m)| (name, m.into())).collect()).await;
+        let upstream = format!("--upstream=https://127.0.0.1:{port}");
+        let fixed = ["liaison-gateway".to_owned(), upstream, "--health-addr=127.0.0.1:8080".to_owned()];
+        let config = Config::parse_from(fixed.into_iter().chain(arguments));
+        let secrets = Secrets {
+            server: Some(server.into()),
+            client: Some(client.into()),
+            wireguard: Some(WireGuardPrivateKey(STANDARD.decode(key).unwrap().try_into().unwrap())),
+        };
+        let (change_tx, changes) = mpsc::channel(8);
+        let (secret_tx, secrets) = watch::channel(secrets);
+        let (conditions, mut written) = mpsc::channel::<ConditionWrite>(8);
+        tokio::spawn(async move {
+            while let Some(write) = written.recv().await {
+                eprintln!("condition {} {}", write.partner, write.condition.reason);
+            }
+        });
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, conditions }, stop.clone()));
+        while let Some(line) = next().await {
+            let named = |o: Value| {
+                let name = o["metadata"]["name"].as_str().unwrap().to_owned();
+                (name, serde_json::from_value(o).map(Box::new).map_err(|e| e.to_string()))
+            };
+            let change = match line {
+                Line::Start { .. } => continue,
+                Line::List(objects) => Change::Listed(objects.into_iter().map(named).collect()),
+                Line::Apply(object) => {
+                    let (name, observed) = named(object);
+                    Change::Applied(name, observed)
+                }
+                Line::Delete(name) => Change::Deleted(name),
+                Line::Server(material) => {
+                    secret_tx.send_modify(|all| all.server = Some(material.into()));
+                    continue;
+                }
+            };
+            change_tx.send(change).await.unwrap();
+        }
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    });
+}

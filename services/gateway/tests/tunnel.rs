@@ -1,0 +1,286 @@
+//! The gateway against real clients: Debian's wireguard-go and curl in network namespaces. Needs root and /dev/net/tun.
+
+mod support;
+
+use std::{
+    process::Output,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use liaison_gateway::tls::KeyMaterial;
+use serde_json::json;
+use support::{
+    DOMAIN, Namespace,
+    ca::Ca,
+    eventually,
+    gateway::Gateway,
+    partner::{Partner, answer, size},
+};
+
+/// Not a test: the gateway's process, started by the others in its network namespace.
+#[test]
+#[ignore = "started by the other tests"]
+fn gateway_process() {
+    support::gateway::child();
+}
+
+fn infopol(ca: &Ca, name: &str, identity: &str) -> (String, KeyMaterial) {
+    let host = format!("infopol-{name}.liaison-partners.svc");
+    let leaf = ca.server(&[&host], &format!("spiffe://{DOMAIN}/infopol/{identity}"));
+    (host, ca.material(&leaf))
+}
+
+struct World {
+    ca: Ca,
+    a: Partner,
+    b: Partner,
+    gateway: Gateway,
+}
+
+/// A gateway and two partners, open and connected.
+fn world(arguments: &[&str]) -> World {
+    let ca = Ca::new();
+    let mut gateway = Gateway::start(&ca, vec![infopol(&ca, "a", "a"), infopol(&ca, "b", "b")], arguments);
+    let mut a = Partner::new(&ca, "a", 1, Some(&gateway.namespace));
+    let mut b = Partner::new(&ca, "b", 2, Some(&gateway.namespace));
+    gateway.list(&[&a.granted(&gateway.public_key), &b.granted(&gateway.public_key)]);
+    a.connect_default(&gateway.public_key);
+    b.connect_default(&gateway.public_key);
+    for partner in [&a, &b] {
+        eventually("a first request", Duration::from_secs(10), || partner.curl("/echo", &[]).status.success());
+    }
+    World { ca, a, b, gateway }
+}
+
+#[track_caller]
+fn refused(output: &Output, reason: &str) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success(), "{reason}: {out}");
+    assert!(!out.contains("infopol"), "{reason}: {out} {err}");
+}
+
+#[test]
+fn a_request_goes_through_and_nothing_forged_with_it() {
+    let World { a, b, mut gateway, ca } = world(&[]);
+    for arguments in [&["--http1.1"][..], &["--http2"]] {
+        let mut all =
+            vec!["-H", "Client-Cert: :Zm9yZ2Vk:", "-H", "X-Forwarded-For: 1.2.3.4", "-H", "traceparent: 00-1-1-00"];
+        all.extend_from_slice(arguments);
+        let answer = answer(&a.curl("/echo?x=1", &all));
+        assert_eq!(answer["called"], "infopol-a.liaison-partners.svc");
+        assert_eq!(answer["path"], "/echo?x=1");
+        let headers = &answer["headers"];
+        assert_eq!(headers["host"], format!("a.{DOMAIN}"));
+        assert!(headers["x-forwarded-for"].is_null());
+        let body: String = a.leaf.chain.lines().skip(1).take_while(|l| !l.starts_with("--")).collect();
+        assert_eq!(headers["client-cert"], format!(":{body}:"));
+        let trace = headers["traceparent"].as_str().unwrap();
+        assert!(trace.starts_with("00-") && trace.len() == 55, "{trace}");
+    }
+    assert_eq!(answer(&a.curl("/echo", &["-d", "a body"]))["body"], 6);
+    assert_eq!(answer(&b.curl("/echo", &[]))["called"], "infopol-b.liaison-partners.svc");
+    assert_eq!(answer(&a.curl_v6("/echo", &[]))["called"], "infopol-a.liaison-partners.svc");
+
+    // Limits and what is not proxied.
+    let big = a.write("big", &"x".repeat((1 << 20) + 1));
+    let big = format!("@{}", big.display());
+    let code = |arguments: &[&str]| {
+        let mut all = vec!["-o", "/dev/null", "-w", "%{http_code}"];
+        all.extend_from_slice(arguments);
+        String::from_utf8(a.curl("/echo", &all).stdout).unwrap()
+    };
+    assert_eq!(code(&["--data-binary", &big, "-H", "Expect:"]), "413");
+    assert_eq!(code(&["--http1.1", "--data-binary", &big, "-H", "Transfer-Encoding: chunked", "-H", "Expect:"]), "413");
+    assert_eq!(code(&["-X", "TRACE"]), "405");
+
+    // A new server certificate is served without a restart; the old connection's certificate does not matter.
+    let old = a.curl("/echo", &["-w", "%{certs}", "-o", "/dev/null"]).stdout;
+    let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
+    gateway.server(ca.material(&server));
+    eventually("the new certificate", Duration::from_secs(5), || {
+        let new = a.curl("/echo", &["-w", "%{certs}", "-o", "/dev/null"]);
+        new.status.success() && new.stdout != old
+    });
+
+    let text = gateway.http("metrics").unwrap();
+    assert!(gateway.metric("liaison_gateway_wireguard_handshakes_total{partner=\"a\"}") >= 1, "{text}");
+    assert!(gateway.metric("liaison_gateway_wireguard_received_bytes_total{partner=\"a\"}") > 1000, "{text}");
+}
+
+#[test]
+fn whatever_does_not_agree_is_refused() {
+    let World { a, b, gateway, ca } = world(&[]);
+    let count = |partner: &str, reason: &str| {
+        gateway.metric(&format!("liaison_gateway_refused_total{{partner=\"{partner}\",reason=\"{reason}\"}}"))
+    };
+
+    refused(&a.curl_anonymous("/echo", &[]), "no certificate");
+    assert_eq!(count("a", "no_certificate"), 1);
+
+    let stranger = Ca::new().client(&format!("spiffe://{DOMAIN}/partner/a"));
+    let (chain, key) = (a.write("other.pem", &stranger.chain), a.write("other-key.pem", &stranger.key));
+    let identity = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    refused(&a.curl_anonymous("/echo", &identity), "a certificate of another CA");
+    assert_eq!(count("a", "untrusted_certificate"), 1);
+
+    let unknown = ca.client(&format!("spiffe://{DOMAIN}/partner/a"));
+    let (chain, key) = (a.write("other.pem", &unknown.chain), a.write("other-key.pem", &unknown.key));
+    let identity = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    refused(&a.curl_anonymous("/echo", &identity), "a certificate of the CA that is not active");
+    assert_eq!(count("a", "unknown_certificate"), 1);
+
+    let (chain, key) = (b.file("chain.pem"), b.file("key.pem"));
+    refused(&a.curl_anonymous("/echo", &["--cert", &chain, "--key", &key]), "b's certificate through a's tunnel");
+    assert_eq!(count("a", "unknown_certificate"), 2);
+
+    // b's name at a's address: as SNI; and as Host alone.
+    refused(&a.curl_as(&b.server_name(), &a.addresses().0, "/echo", &[]), "b's name as SNI");
+    assert_eq!(count("a", "wrong_server_name"), 1);
+    for version in ["--http1.1", "--http2"] {
+        let host = format!("Host: {}", b.server_name());
+        let output = a.curl("/echo", &["-H", &host, version, "-w", "%{http_code}"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.ends_with("421") && text.contains("autre nom"), "{text}");
+    }
+    assert_eq!(count("a", "wrong_host"), 2);
+
+    refused(&a.curl("/echo", &["--tls-max", "1.2"]), "TLS 1.2");
+    assert_eq!(count("a", "handshake"), 1);
+
+    // These never reach the host's stack: time-outs, and the filter's own counters.
+    refused(&a.curl_as(&b.server_name(), &b.addresses().0, "/echo", &["-m", "1"]), "a's tunnel to b's address");
+    assert!(gateway.metric("liaison_gateway_packets_dropped_total{direction=\"in\",reason=\"address\"}") >= 1);
+    let url = format!("http://{}:8080/metrics", a.addresses().0);
+    let scan = a.namespace.command("curl").args(["-sS", "-m", "1", &url]).output().unwrap();
+    refused(&scan, "another port of the gateway");
+    assert!(gateway.metric("liaison_gateway_packets_dropped_total{direction=\"in\",reason=\"service\"}") >= 1);
+    let dropped = gateway.metric("liaison_gateway_packets_dropped_total{direction=\"in\",reason=\"address\"}");
+    let spoofed = b.addresses().1;
+    a.spoof(&spoofed);
+    let (chain, key) = (b.file("chain.pem"), b.file("key.pem"));
+    let identity = ["--cert", &chain, "--key", &key, "--interface", &spoofed, "-m", "1"];
+    let (name, address) = (b.server_name(), b.addresses().0);
+    refused(&a.curl_as(&name, &address, "/echo", &identity), "b's address as source in a's tunnel");
+    let after = gateway.metric("liaison_gateway_packets_dropped_total{direction=\"in\",reason=\"address\"}");
+    assert_eq!(after, dropped, "WireGuard's own check dropped it before the filter");
+
+    // Nobody was disturbed.
+    assert!(a.curl("/echo", &[]).status.success() && b.curl("/echo", &[]).status.success());
+}
+
+#[test]
+fn taking_away_ends_live_connections_at_once() {
+    let World { a, b, mut gateway, ca: _ca } = world(&[]);
+    let open = a.granted(&gateway.public_key);
+    let mut revoked = open.clone();
+    revoked["spec"]["revocation"] = json!({"revoked": true});
+    let mut no_leaf = open.clone();
+    no_leaf["status"]["certificates"] = json!([]);
+    let mut ended = open.clone();
+    ended["status"]["authorizedUntil"] = json!("2020-01-01T00:00:00Z");
+
+    let (_other, other) = b.download(&["--http2"]);
+    for (what, taken) in
+        [("revoked", Some(&revoked)), ("certificate", Some(&no_leaf)), ("ended", Some(&ended)), ("gone", None)]
+    {
+        let downloads = [a.download(&["--http1.1"]), a.download(&["--http2"])];
+        eventually("the downloads run", Duration::from_secs(10), || downloads.iter().all(|(_, f)| size(f) > 20_000));
+        let before = size(&other);
+        match taken {
+            Some(object) => gateway.apply(object),
+            None => gateway.delete("a"),
+        }
+        let asked = Instant::now();
+        let mut last = (0, asked);
+        while asked.elapsed() < Duration::from_millis(1500) {
+            let total = downloads.iter().map(|(_, f)| size(f)).sum();
+            if total != last.0 {
+                last = (total, Instant::now());
+            }
+            sleep(Duration::from_millis(5));
+        }
+        let took = last.1 - asked;
+        assert!(took < Duration::from_millis(700), "{what}: bytes for {took:?}");
+        assert!(size(&other) > before + 50_000, "{what}: b was disturbed");
+
+        refused(&a.curl("/echo", &["-m", "1"]), what);
+        let addresses = gateway.show(&["addr", "show", "dev", "liaison0"]);
+        let routes = gateway.show(&["route", "show", "dev", "liaison0"]);
+        if what != "certificate" {
+            a.configure(&gateway.public_key, support::gateway::PORT);
+            sleep(Duration::from_millis(1500));
+            assert_eq!(a.last_handshake(), 0, "{what}: a new handshake");
+            assert!(!addresses.contains(&a.addresses().0) && !routes.contains(&a.addresses().1), "{what}: {addresses}");
+        }
+        assert!(addresses.contains(&b.addresses().0) && routes.contains(&b.addresses().1), "{addresses} {routes}");
+
+        gateway.apply(&open);
+        eventually("it is served again", Duration::from_secs(15), || a.curl("/echo", &["-m", "2"]).status.success());
+    }
+    assert!(gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}") >= 2);
+}
+
+#[test]
+fn an_infopol_that_is_down_or_another_is_503_in_both_languages() {
+    let ca = Ca::new();
+    // a's InfoPol shows b's identity under a's name; b's does not exist.
+    let mut gateway = Gateway::start(&ca, vec![infopol(&ca, "a", "b")], &[]);
+    let mut a = Partner::new(&ca, "a", 1, Some(&gateway.namespace));
+    let mut b = Partner::new(&ca, "b", 2, Some(&gateway.namespace));
+    gateway.list(&[&a.granted(&gateway.public_key), &b.granted(&gateway.public_key)]);
+    for partner in [&mut a, &mut b] {
+        partner.connect_default(&gateway.public_key);
+        let mut text = String::new();
+        eventually("an answer", Duration::from_secs(10), || {
+            let output = partner.curl("/echo", &["-w", "%{http_code}"]);
+            text = String::from_utf8(output.stdout).unwrap();
+            output.status.success()
+        });
+        assert!(
+            text.ends_with("503") && text.contains("not available") && text.contains("n'est pas disponible"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn silence_of_the_api_closes_everything_and_a_word_opens_it() {
+    let World { a, mut gateway, .. } = world(&["--staleness-limit=12"]);
+    let (_download, file) = a.download(&["--http2"]);
+    eventually("the download runs", Duration::from_secs(10), || size(&file) > 20_000);
+    assert_eq!(gateway.http("readyz").as_deref(), Some("ok\n"));
+    eventually("nothing is served", Duration::from_secs(15), || {
+        gateway.http("readyz").as_deref() == Some("not ready\n")
+    });
+    sleep(Duration::from_millis(300));
+    let stopped = size(&file);
+    refused(&a.curl("/echo", &["-m", "1"]), "silence");
+    assert_eq!(size(&file), stopped);
+    assert!(!gateway.show(&["addr", "show", "dev", "liaison0"]).contains("100.72.9"));
+    gateway.list(&[&a.granted(&gateway.public_key)]);
+    eventually("it is served again", Duration::from_secs(15), || a.curl("/echo", &["-m", "2"]).status.success());
+}
+
+#[test]
+fn a_staged_key_takes_the_address_at_its_first_handshake() {
+    let World { a, b, mut gateway, ca } = world(&[]);
+    drop(b);
+    // The same partner with a second key, from a second router.
+    let mut staged = Partner::new(&ca, "a", 3, Some(&gateway.namespace));
+    let mut object = a.granted(&gateway.public_key);
+    let second = staged.granted(&gateway.public_key)["status"]["wireGuardKeys"][0].clone();
+    for path in ["/spec/credentials/wireGuard/publicKeys", "/status/wireGuardKeys"] {
+        object.pointer_mut(path).unwrap().as_array_mut().unwrap().push(second.clone());
+    }
+    gateway.apply(&object);
+    assert!(a.curl("/echo", &[]).status.success());
+    staged.connect_default(&gateway.public_key);
+    staged.spoof(&a.addresses().1);
+    let (chain, key, from) = (a.file("chain.pem"), a.file("key.pem"), a.addresses().1);
+    let arguments = ["--cert", &chain, "--key", &key, "--interface", &from, "-m", "2"];
+    eventually("the new key carries it", Duration::from_secs(10), || {
+        staged.curl_as(&a.server_name(), &a.addresses().0, "/echo", &arguments).status.success()
+    });
+    let _: &Namespace = &staged.namespace;
+}
