@@ -22,7 +22,7 @@ INSERT INTO liaison.change_horizon (xid) VALUES ('0');
 -- number, or NULL for a reference table. May be called again. The triggers are statement-level with transition tables
 -- (one INSERT a statement, not a row) and ENABLE ALWAYS, so that session_replication_role does not switch them off.
 CREATE OR REPLACE FUNCTION liaison.capture(tbl regclass, name text, offender_column text) RETURNS void
-LANGUAGE plpgsql AS $capture$
+LANGUAGE plpgsql SET client_min_messages = warning AS $capture$
 DECLARE
     -- Above so many rows in one statement the log says "everything": comparing is cheaper than that many keys.
     bulk CONSTANT integer := 50000;

@@ -1,1 +1,26 @@
-//! To be written.
+//! liaison-sync: the only process that opens both the hub and a replica.
+//!
+//! `serve` keeps every partner's replica equal to its scope; the Jobs `seed` and `dispose` make and remove one. The
+//! algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
+//!
+//! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
+//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`worker`].
+
+pub mod compare;
+pub mod connect;
+pub mod cursor;
+pub mod delta;
+pub mod error;
+pub mod fault;
+pub mod gather;
+pub mod hub;
+pub mod hub_ledger;
+pub mod ledger;
+pub mod partner;
+pub mod quote;
+pub mod record;
+pub mod replica;
+pub mod route;
+pub mod subject;
+pub mod terms;
+pub mod worker;

@@ -1,0 +1,193 @@
+//! Connections to the hub and to a replica store: settings from the environment, verify-full TLS, a few sticky lanes.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fmt,
+    hash::{Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::{Client, Config, NoTls, config::SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Error, Of, Side};
+
+/// How to reach one of the two databases. Not printable: it holds a password.
+#[derive(Clone)]
+pub struct Target {
+    side: Side,
+    config: Config,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("side", &self.side).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// Reads `HUB_*` or `STORE_*`: libpq's names (HOST, PORT, DBNAME, USER, PASSWORD or PASSWORD_FILE, SSLMODE,
+    /// SSLROOTCERT, SSLCERT, SSLKEY), or URL, which wins.
+    pub fn from_env(side: Side) -> Result<Self, Error> {
+        let prefix = match side {
+            Side::Hub => "HUB",
+            Side::Store => "STORE",
+        };
+        let get = |name: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
+        let need = |name: &str| {
+            get(name).ok_or_else(|| Error::Config(format!("{prefix}_{name} (or {prefix}_URL) must be set")))
+        };
+        if let Some(url) = get("URL") {
+            return Self::from_url(side, &url);
+        }
+        let mut config = Config::new();
+        config.host(need("HOST")?).dbname(need("DBNAME")?).user(need("USER")?);
+        if let Some(port) = get("PORT") {
+            config.port(port.parse().map_err(|_| Error::Config(format!("{prefix}_PORT must be a port number")))?);
+        }
+        if let Some(path) = get("PASSWORD_FILE") {
+            let password = std::fs::read_to_string(&path)
+                .map_err(|e| Error::Config(format!("{prefix}_PASSWORD_FILE cannot be read: {e}")))?;
+            config.password(password.trim_end());
+        } else if let Some(password) = get("PASSWORD") {
+            config.password(password);
+        }
+        let mode = get("SSLMODE").unwrap_or_else(|| "verify-full".to_owned());
+        let tls = match mode.as_str() {
+            "disable" => None,
+            "verify-full" => Some(tls(&need("SSLROOTCERT")?, get("SSLCERT"), get("SSLKEY"))?),
+            other => {
+                return Err(Error::Config(format!(
+                    "{prefix}_SSLMODE must be verify-full, or disable for tests, not '{other}'"
+                )));
+            }
+        };
+        Ok(Self::new(side, config, tls))
+    }
+
+    /// A plain connection by URL, for tests.
+    pub fn from_url(side: Side, url: &str) -> Result<Self, Error> {
+        let config =
+            url.parse().map_err(|_| Error::Config("the database URL must be postgres://user@host:port/db".into()))?;
+        Ok(Self::new(side, config, None))
+    }
+
+    fn new(side: Side, mut config: Config, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        config
+            .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
+            .application_name("liaison-sync")
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_user_timeout(Duration::from_secs(30))
+            .keepalives_idle(Duration::from_secs(15));
+        Self { side, config, tls }
+    }
+
+    /// Which database.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Opens a connection. What the ledger and a replica need is set here, whatever the server's defaults are.
+    pub async fn connect(&self) -> Result<Client, Error> {
+        let client = match &self.tls {
+            None => {
+                let (client, connection) =
+                    self.config.connect(NoTls).await.map_err(|e| Error::postgres(self.side, &e))?;
+                tokio::spawn(connection);
+                client
+            }
+            Some(tls) => {
+                let connect = MakeRustlsConnect::new((**tls).clone());
+                let (client, connection) =
+                    self.config.connect(connect).await.map_err(|e| Error::postgres(self.side, &e))?;
+                tokio::spawn(connection);
+                client
+            }
+        };
+        let set = "SET synchronous_commit = on; SET lock_timeout = '10s'; SET TimeZone = 'UTC'; \
+                   SET DateStyle = 'ISO, YMD'; SET search_path = pg_catalog; \
+                   SET idle_in_transaction_session_timeout = '10min'; SET client_min_messages = warning";
+        match self.side {
+            Side::Hub => client.batch_execute(set).await.hub()?,
+            Side::Store => client.batch_execute(set).await.store()?,
+        }
+        Ok(client)
+    }
+}
+
+fn tls(root: &str, cert: Option<String>, key: Option<String>) -> Result<Arc<rustls::ClientConfig>, Error> {
+    let bad = |path: &str, e: &dyn fmt::Display| Error::Config(format!("{path} cannot be used: {e}"));
+    let mut roots = rustls::RootCertStore::empty();
+    for cert in CertificateDer::pem_file_iter(PathBuf::from(root)).map_err(|e| bad(root, &e))? {
+        roots.add(cert.map_err(|e| bad(root, &e))?).map_err(|e| bad(root, &e))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(root, &e))?
+        .with_root_certificates(roots);
+    let config = match (cert, key) {
+        (Some(cert), Some(key)) => {
+            let chain = CertificateDer::pem_file_iter(&cert)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|e| bad(&cert, &e))?;
+            let secret = PrivateKeyDer::from_pem_file(&key).map_err(|e| bad(&key, &e))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|e| bad(&cert, &e))?
+        }
+        (None, None) => builder.with_no_client_auth(),
+        _ => return Err(Error::Config("SSLCERT and SSLKEY must be set together".into())),
+    };
+    Ok(Arc::new(config))
+}
+
+/// A few warm connections; a key always takes the same one, so that what a backend has cached stays of use.
+#[derive(Debug)]
+pub struct Lanes {
+    target: Target,
+    lanes: Vec<Mutex<Option<Client>>>,
+}
+
+/// One connection, held alone until dropped.
+#[derive(Debug)]
+pub struct Lane<'a>(MutexGuard<'a, Option<Client>>);
+
+impl Lanes {
+    /// `count` lanes, none of them open yet.
+    pub fn new(target: Target, count: usize) -> Self {
+        Self { target, lanes: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// How they connect.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Waits for the lane of `key`, and opens it if it is not open.
+    pub async fn lane(&self, key: &str) -> Result<Lane<'_>, Error> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % self.lanes.len() as u64).unwrap_or(0);
+        let mut guard = self.lanes[index].lock().await;
+        if guard.as_ref().is_none_or(Client::is_closed) {
+            *guard = Some(self.target.connect().await?);
+        }
+        Ok(Lane(guard))
+    }
+}
+
+impl Lane<'_> {
+    /// The connection.
+    pub fn client(&mut self) -> Result<&mut Client, Error> {
+        self.0.as_mut().ok_or_else(|| Error::Corrupt("a lane was used after it was given up".to_owned()))
+    }
+
+    /// Gives the connection up: whatever it still does is unknown.
+    pub fn discard(&mut self) {
+        *self.0 = None;
+    }
+}

@@ -1,0 +1,226 @@
+//! What must be written to one replica: the difference between what it has and what it should have. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    ledger::{Entry, EntryKind, entry_digest},
+    record::{Hash, Key, Record},
+    route::Want,
+    subject,
+};
+
+/// What a cycle read from the hub, for all partners.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// All records of files that enter somewhere.
+    pub files: HashMap<i64, Vec<Arc<Record>>>,
+    /// The records behind changed keys; `None`: there is none.
+    pub keys: HashMap<Key, Option<Arc<Record>>>,
+    /// The records that search rows are made of, of files that stay.
+    pub subjects: HashMap<i64, Vec<Arc<Record>>>,
+    /// Bytes of pictures that may be needed.
+    pub images: HashMap<Hash, Arc<Vec<u8>>>,
+}
+
+/// What a replica has under a key: its file and its hash.
+pub type Seen = HashMap<Key, (Option<i64>, Hash)>;
+
+/// What must be written to one replica.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Records that are new or differ.
+    pub upserts: BTreeMap<Key, Arc<Record>>,
+    /// Records that must go, with the file under which the replica has them.
+    pub deletes: BTreeMap<Key, Option<i64>>,
+    /// Files that must go whole.
+    pub leave: BTreeSet<i64>,
+    /// Files that come.
+    pub enter: BTreeSet<i64>,
+    /// Files whose search row must be made anew, with the records it is made of.
+    pub subjects: BTreeMap<i64, Vec<Arc<Record>>>,
+    /// Field groups of which everything but these must go.
+    pub only_groups: Option<Vec<String>>,
+}
+
+impl Delta {
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.deletes.is_empty() && self.leave.is_empty() && self.subjects.is_empty()
+            && self.only_groups.is_none()
+    }
+
+    /// Pictures that the new records name.
+    pub fn photographs(&self) -> BTreeSet<Hash> {
+        self.upserts.values().filter_map(|record| record.photograph()).collect()
+    }
+
+    /// The ledger's lines, ordered by file; reference records first.
+    pub fn entries(&self, groups: &[String]) -> Vec<Entry> {
+        #[derive(Default)]
+        struct Line {
+            groups: BTreeSet<String>,
+            crossed: Vec<Hash>,
+            withdrawn: Vec<(String, i64)>,
+        }
+        let mut lines: BTreeMap<Option<i64>, Line> = BTreeMap::new();
+        for record in self.upserts.values() {
+            let line = lines.entry(record.offender).or_default();
+            line.groups.insert(record.group.to_string());
+            line.crossed.push(record.hash);
+        }
+        for ((table, id), offender) in &self.deletes {
+            lines.entry(*offender).or_default().withdrawn.push((table.to_string(), *id));
+        }
+        for file in &self.leave {
+            let line = lines.entry(Some(*file)).or_default();
+            line.groups.extend(groups.iter().cloned());
+            line.withdrawn.push(("*".to_owned(), *file));
+        }
+        if let Some(only) = &self.only_groups {
+            // Groups that are no longer granted are withdrawn from every file at once.
+            let line = lines.entry(None).or_default();
+            line.withdrawn.push((format!("not in {}", only.join(",")), 0));
+        }
+        lines
+            .into_iter()
+            .map(|(offender, mut line)| Entry {
+                offender,
+                kind: match offender {
+                    None => EntryKind::Reference,
+                    Some(file) if self.leave.contains(&file) => EntryKind::Leave,
+                    Some(file) if self.enter.contains(&file) => EntryKind::Enter,
+                    Some(_) => EntryKind::Stay,
+                },
+                groups: line.groups.into_iter().collect(),
+                digest: entry_digest(&mut line.crossed, &mut line.withdrawn),
+            })
+            .collect()
+    }
+
+    fn settle(&mut self, record: &Arc<Record>, seen: &Seen) -> bool {
+        let key = record.key();
+        let differs = seen.get(&key).is_none_or(|(_, hash)| *hash != record.hash);
+        if differs {
+            self.upserts.insert(key, record.clone());
+        }
+        differs
+    }
+
+    /// Adds what routed changes mean, given what the replica has under the keys asked for (see [`keys`]). `holds`: the
+    /// files that the replica holds and had filled before this batch.
+    pub fn changes(
+        &mut self,
+        want: &Want,
+        source: &Source,
+        seen: &Seen,
+        groups: &HashSet<&str>,
+        holds: impl Fn(i64) -> bool,
+    ) {
+        let granted = |record: &Record| groups.contains(&*record.group);
+        let (entering, leaving): (HashSet<i64>, HashSet<i64>) =
+            (want.enter.iter().copied().collect(), want.leave.iter().copied().collect());
+        let here = |file: i64| !leaving.contains(&file) && (entering.contains(&file) || holds(file));
+        self.leave.extend(&leaving);
+        for file in &want.enter {
+            let records = source.files.get(file).map_or(&[][..], Vec::as_slice);
+            let granted: Vec<Arc<Record>> = records.iter().filter(|r| granted(r)).cloned().collect();
+            for record in &granted {
+                self.settle(record, seen);
+            }
+            self.enter.insert(*file);
+            self.subjects.insert(*file, granted);
+        }
+        let mut changed: BTreeSet<i64> = BTreeSet::new();
+        for key in &want.keys {
+            let record = source.keys.get(key).and_then(Option::as_ref);
+            match record.filter(|r| granted(r) && r.offender.is_none_or(&here)) {
+                Some(record) => {
+                    let before = seen.get(key).and_then(|(offender, _)| *offender);
+                    if self.settle(record, seen) && subject::feeds(&key.0) {
+                        changed.extend(record.offender);
+                        changed.extend(before);
+                    }
+                }
+                None => {
+                    if let Some((offender, _)) = seen.get(key) {
+                        self.deletes.insert(key.clone(), *offender);
+                        if subject::feeds(&key.0) {
+                            changed.extend(*offender);
+                        }
+                    }
+                }
+            }
+        }
+        for file in changed {
+            if here(file) && !entering.contains(&file) && let Some(records) = source.subjects.get(&file) {
+                self.subjects.insert(file, records.iter().filter(|r| granted(r)).cloned().collect());
+            }
+        }
+    }
+
+    /// Adds the difference of one file between hub and replica, whatever the change log says. `records`: its granted
+    /// records on the hub; `seen`: what the replica has of the file; `held`: whether the replica has a search row for it.
+    /// `anew`: make the search row in any case.
+    pub fn compare(&mut self, file: i64, records: &[Arc<Record>], seen: &Seen, held: bool, anew: bool) {
+        let mut searchable = !held || anew;
+        for record in records {
+            searchable |= self.settle(record, seen) && subject::feeds(&record.table);
+        }
+        let there: HashSet<Key> = records.iter().map(|r| r.key()).collect();
+        for (key, (offender, _)) in seen {
+            if *offender == Some(file) && !there.contains(key) {
+                self.deletes.insert(key.clone(), *offender);
+                searchable |= subject::feeds(&key.0);
+            }
+        }
+        if !held {
+            self.enter.insert(file);
+        }
+        if searchable {
+            self.subjects.insert(file, records.to_vec());
+        }
+    }
+
+    /// Adds the difference of the reference records.
+    pub fn references(&mut self, records: &[Arc<Record>], seen: &Seen) {
+        for record in records {
+            self.settle(record, seen);
+        }
+        let there: HashSet<Key> = records.iter().map(|r| r.key()).collect();
+        for key in seen.keys().filter(|key| !there.contains(*key)) {
+            self.deletes.insert(key.clone(), None);
+        }
+    }
+
+    /// Takes another delta in; what both have, the other has newer.
+    pub fn absorb(&mut self, other: Self) {
+        let Self { upserts, deletes, leave, enter, subjects, only_groups } = other;
+        self.upserts.extend(upserts);
+        self.deletes.extend(deletes);
+        self.leave.extend(leave);
+        self.enter.extend(enter);
+        self.subjects.extend(subjects);
+        if only_groups.is_some() {
+            self.only_groups = only_groups;
+        }
+    }
+
+    /// Bytes that it weighs, roughly: what bounds a batch.
+    pub fn weight(&self) -> usize {
+        self.upserts.values().map(|r| r.body.len() + 200).sum::<usize>() + self.subjects.len() * 500
+    }
+}
+
+/// The keys whose state in the replica [`Delta::changes`] must know.
+pub fn keys(want: &Want, source: &Source, groups: &HashSet<&str>) -> BTreeSet<Key> {
+    let mut keys = want.keys.clone();
+    for file in &want.enter {
+        for record in source.files.get(file).into_iter().flatten().filter(|r| groups.contains(&*r.group)) {
+            keys.insert(record.key());
+        }
+    }
+    keys
+}

@@ -1,0 +1,155 @@
+//! What can go wrong in sync. No message bears personal data: of a database error only its class, code and, where the
+//! class cannot quote a value, its text are kept.
+
+use liaison_records::names::PartnerName;
+
+/// Which of the two databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The hub.
+    Hub,
+    /// A replica store.
+    Store,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Store => "replica store",
+        }
+    }
+}
+
+/// Why a batch, a Job or the process stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or it was lost.
+    #[error("the {} cannot be reached: {detail}; check its address, certificate and network policy", side.name())]
+    Unreachable {
+        /// Which database.
+        side: Side,
+        /// What the driver said.
+        detail: String,
+    },
+    /// The database refused a statement.
+    #[error("the {} refused a statement: {detail}", side.name())]
+    Refused {
+        /// Which database.
+        side: Side,
+        /// SQLSTATE, and the text where it cannot quote a value.
+        detail: String,
+    },
+    /// Another holder has the lease; nothing of this batch was written.
+    #[error("the lease of {partner} is held by another worker since; its epoch is no longer {epoch}")]
+    Fenced {
+        /// Whose lease.
+        partner: PartnerName,
+        /// The epoch that was lost.
+        epoch: i64,
+    },
+    /// Another worker holds the lease now.
+    #[error("the lease of {0} is held by another worker")]
+    LeaseHeld(PartnerName),
+    /// There is no replica yet.
+    #[error("{0} has no replica in this store yet; its seed Job makes it")]
+    NotSeeded(PartnerName),
+    /// A schema or role of the right name that Liaison did not make.
+    #[error("{what} exists and does not bear the mark '{mark}'; it is not Liaison's, remove or rename it")]
+    NotOurs {
+        /// The schema or role.
+        what: String,
+        /// The comment that it ought to have.
+        mark: String,
+    },
+    /// A picture whose bytes do not have the hash under which they stand.
+    #[error("an image of the hub does not have the SHA-256 under which it stands; reload the images")]
+    BadImage,
+    /// Something read back makes no sense.
+    #[error("{0}")]
+    Corrupt(String),
+    /// Missing or wrong settings.
+    #[error("{0}")]
+    Config(String),
+    /// The Kubernetes API.
+    #[error("the Kubernetes API refused or could not be reached: {0}")]
+    Kubernetes(String),
+    /// It took longer than it may.
+    #[error("the {} did not answer within {seconds} s", side.name())]
+    Timeout {
+        /// Which database.
+        side: Side,
+        /// The bound.
+        seconds: u64,
+    },
+    /// A test stopped the batch here.
+    #[error("stopped by a test")]
+    Stopped,
+}
+
+impl Error {
+    /// A stable reason for conditions, events, metrics and termination messages.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable { side: Side::Hub, .. } | Self::Timeout { side: Side::Hub, .. } => "HubUnreachable",
+            Self::Unreachable { side: Side::Store, .. } | Self::Timeout { side: Side::Store, .. } => "StoreUnreachable",
+            Self::Refused { side: Side::Hub, .. } => "HubRefused",
+            Self::Refused { side: Side::Store, .. } => "StoreRefused",
+            Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
+            Self::NotSeeded(_) => "NotSeeded",
+            Self::NotOurs { .. } => "NotOurs",
+            Self::BadImage => "BadImage",
+            Self::Corrupt(_) => "Corrupt",
+            Self::Config(_) => "InvalidConfiguration",
+            Self::Kubernetes(_) => "KubernetesError",
+            Self::Stopped => "Stopped",
+        }
+    }
+
+    /// Wraps what tokio-postgres said about `side`.
+    pub fn postgres(side: Side, error: &tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            let code = db.code().code();
+            // Classes 22 (data) and 23 (constraints) and P0 (raised) may quote values; the others speak of objects.
+            let silent = ["22", "23", "P0", "LA"].iter().any(|class| code.starts_with(class));
+            let detail = if silent { format!("SQLSTATE {code}") } else { format!("{} (SQLSTATE {code})", db.message()) };
+            // 08 connection, 28 authentication, 3D no such database, 53 resources, 57 shut down.
+            if ["08", "28", "3D", "53", "57P"].iter().any(|class| code.starts_with(class)) {
+                return Self::Unreachable { side, detail };
+            }
+            return Self::Refused { side, detail };
+        }
+        let mut detail = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !detail.contains(&text) {
+                detail = format!("{detail}: {text}");
+            }
+            source = cause.source();
+        }
+        // Failing to convert a value is a mistake of ours, not the network's.
+        if detail.starts_with("error serializing") || detail.starts_with("error deserializing") {
+            return Self::Refused { side, detail: "a value did not have the expected type".to_owned() };
+        }
+        Self::Unreachable { side, detail }
+    }
+}
+
+/// Says of which database a driver's error is.
+pub trait Of<T> {
+    /// Of the hub.
+    fn hub(self) -> Result<T, Error>;
+    /// Of a replica store.
+    fn store(self) -> Result<T, Error>;
+}
+
+impl<T> Of<T> for Result<T, tokio_postgres::Error> {
+    fn hub(self) -> Result<T, Error> {
+        self.map_err(|e| Error::postgres(Side::Hub, &e))
+    }
+
+    fn store(self) -> Result<T, Error> {
+        self.map_err(|e| Error::postgres(Side::Store, &e))
+    }
+}

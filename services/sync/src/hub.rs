@@ -1,0 +1,313 @@
+//! What sync reads from the hub: one snapshot a cycle. Nothing here writes; leases and ledger stand in `hub_ledger`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use liaison_records::{
+    codes::Code,
+    population::Axes,
+};
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
+
+use crate::{
+    cursor::{Point, Snapshot},
+    error::{Error, Of},
+    quote::literal,
+    record::{Hash, Key, Names, Record},
+    route::Changes,
+    terms::Scope,
+};
+
+/// More distinct changed records than this in one cycle: comparing is cheaper, and memory stays bounded.
+pub const MOST_CHANGES: usize = 300_000;
+/// How many numbers go into one statement.
+const CHUNK: usize = 2_000;
+
+/// A snapshot of the hub, and the names met in it.
+pub struct View<'a> {
+    tx: Transaction<'a>,
+    names: Names,
+    /// What it shows, and when.
+    pub point: Point,
+    /// System identifier and timeline.
+    pub identity: String,
+    /// Change rows of older transactions may be gone.
+    pub horizon: u64,
+}
+
+/// System identifier and timeline of a server. The timeline is that of the write-ahead log: the control file's lags
+/// behind a promotion.
+pub const IDENTITY: &str = "(SELECT system_identifier::text FROM pg_control_system()) || '/' \
+    || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+
+const NOW: &str = "pg_current_snapshot()::text AS snapshot, clock_timestamp()::text AS as_of, \
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS millis";
+
+fn point(row: &Row) -> Result<Point, Error> {
+    Ok(Point {
+        snapshot: row.try_get::<_, &str>("snapshot").hub()?.parse()?,
+        as_of: row.try_get("as_of").hub()?,
+        millis: row.try_get("millis").hub()?,
+    })
+}
+
+/// Asks whether anything changed since `since`, in one statement and without a lock: when nothing did, what is exact at
+/// `since` is exact at the returned point too.
+pub async fn probe(client: &Client, since: &Snapshot) -> Result<(Point, bool), Error> {
+    let (xmax, in_progress) = xids(since);
+    let row = client
+        .query_one(
+            &format!(
+                "SELECT {NOW}, EXISTS (SELECT FROM liaison.change WHERE xid >= $1::text::xid8)
+                     OR EXISTS (SELECT FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[])) AS changed"
+            ),
+            &[&xmax, &in_progress],
+        )
+        .await
+        .hub()?;
+    Ok((point(&row)?, row.try_get("changed").hub()?))
+}
+
+fn xids(since: &Snapshot) -> (String, Vec<String>) {
+    (since.xmax.to_string(), since.in_progress.iter().map(u64::to_string).collect())
+}
+
+impl<'a> View<'a> {
+    /// Opens snapshot S. Its first statement locks the view's tables: TRUNCATE is not MVCC-safe, and a snapshot older than
+    /// one sees the table empty. The wait for the locks is short, so that an extract is never made to wait for us long,
+    /// nor chosen as the victim of a deadlock.
+    pub async fn open(client: &'a mut Client) -> Result<Self, Error> {
+        let tx = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await
+            .hub()?;
+        tx.batch_execute(
+            "SET LOCAL lock_timeout = '500ms';
+             LOCK TABLE liaison.record, liaison.change, oms.image IN ACCESS SHARE MODE",
+        )
+        .await
+        .hub()?;
+        let row = tx
+            .query_one(
+                &format!("SELECT {NOW}, {IDENTITY} AS identity, (SELECT xid::text FROM liaison.change_horizon) AS horizon"),
+                &[],
+            )
+            .await
+            .hub()?;
+        let horizon = row.try_get::<_, &str>("horizon").hub()?;
+        let horizon = horizon.parse().map_err(|_| Error::Corrupt("liaison.change_horizon cannot be read".into()))?;
+        Ok(Self {
+            point: point(&row)?,
+            identity: row.try_get("identity").hub()?,
+            horizon,
+            names: Names::default(),
+            tx,
+        })
+    }
+
+    /// Lets the snapshot go.
+    pub async fn close(self) -> Result<(), Error> {
+        self.tx.rollback().await.hub()
+    }
+
+    /// The changes that `since` does not have and S has: two index ranges, however long some transaction stays open.
+    pub async fn changes(&mut self, since: &Snapshot) -> Result<Changes, Error> {
+        let (xmax, in_progress) = xids(since);
+        let limit = i64::try_from(MOST_CHANGES + 1).unwrap_or(i64::MAX);
+        let rows = self
+            .tx
+            .query(
+                "SELECT DISTINCT tbl, id, offender FROM (
+                     SELECT tbl, id, offender FROM liaison.change WHERE xid >= $1::text::xid8
+                     UNION ALL
+                     SELECT tbl, id, offender FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[])) c
+                 LIMIT $3",
+                &[&xmax, &in_progress, &limit],
+            )
+            .await
+            .hub()?;
+        let mut changes = Changes { overflow: rows.len() > MOST_CHANGES, ..Changes::default() };
+        for row in &rows {
+            let table: &str = row.try_get(0).hub()?;
+            match row.try_get::<_, Option<i64>>(1).hub()? {
+                Some(id) => changes.rows.push(((self.names.get(table), id), row.try_get(2).hub()?)),
+                None => {
+                    changes.everything.insert(table.to_owned());
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The axes of those of `files` that exist. A file with a code that is not in the lists has none: it is shared with
+    /// nobody (I5).
+    pub async fn axes(&self, files: &[i64]) -> Result<HashMap<i64, Axes>, Error> {
+        let mut found = HashMap::with_capacity(files.len());
+        for chunk in files.chunks(CHUNK) {
+            let rows = self
+                .tx
+                .query(
+                    "SELECT id, custody, status, release_type, at_large, warrant, jurisdiction, municipality
+                     FROM oms.offender WHERE id = ANY ($1)",
+                    &[&chunk],
+                )
+                .await
+                .hub()?;
+            for row in &rows {
+                if let Some(axes) = axes(row)? {
+                    found.insert(row.try_get(0).hub()?, axes);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every file of a scope, ascending.
+    pub async fn scope(&self, scope: &Scope) -> Result<Vec<i64>, Error> {
+        let sql = format!("SELECT o.id FROM oms.offender o WHERE {} ORDER BY o.id", scope.to_sql("o"));
+        let rows = self.tx.query(&sql, &[]).await.hub()?;
+        rows.iter().map(|row| row.try_get(0).hub()).collect()
+    }
+
+    /// All records of `files` in `groups`, by file.
+    pub async fn files(
+        &mut self,
+        files: &[i64],
+        groups: &BTreeSet<String>,
+    ) -> Result<HashMap<i64, Vec<Arc<Record>>>, Error> {
+        let mut found: HashMap<i64, Vec<Arc<Record>>> = HashMap::with_capacity(files.len());
+        if files.is_empty() || groups.is_empty() {
+            return Ok(found);
+        }
+        // Groups as constants: the planner drops the branches of the view that are not asked for.
+        let list: Vec<String> = groups.iter().map(|g| literal(g)).collect();
+        self.of_files(files, &format!("grp IN ({})", list.join(", ")), &mut found).await?;
+        Ok(found)
+    }
+
+    /// The records of `files` that search rows are made of.
+    pub async fn subjects(&mut self, files: &[i64]) -> Result<HashMap<i64, Vec<Arc<Record>>>, Error> {
+        let mut found = HashMap::with_capacity(files.len());
+        let list: Vec<String> = crate::subject::FEEDS.iter().map(|t| literal(t)).collect();
+        self.of_files(files, &format!("tbl IN ({})", list.join(", ")), &mut found).await?;
+        Ok(found)
+    }
+
+    async fn of_files(
+        &mut self,
+        files: &[i64],
+        which: &str,
+        found: &mut HashMap<i64, Vec<Arc<Record>>>,
+    ) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT offender, grp, tbl, id, body::text FROM liaison.record WHERE {which} AND offender = ANY ($1)"
+        );
+        let statement = self.tx.prepare(&sql).await.hub()?;
+        for chunk in files.chunks(CHUNK) {
+            for row in self.tx.query(&statement, &[&chunk]).await.hub()? {
+                let record = record(&row, &mut self.names)?;
+                if let Some(file) = record.offender {
+                    found.entry(file).or_default().push(Arc::new(record));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The records behind `keys`; `None` for a key that has none.
+    pub async fn keys(&mut self, keys: &BTreeSet<Key>) -> Result<HashMap<Key, Option<Arc<Record>>>, Error> {
+        let mut found: HashMap<Key, Option<Arc<Record>>> = keys.iter().map(|key| (key.clone(), None)).collect();
+        let mut tables: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for (table, id) in keys {
+            tables.entry(table).or_default().push(*id);
+        }
+        for (table, ids) in tables {
+            let sql = format!(
+                "SELECT offender, grp, tbl, id, body::text FROM liaison.record WHERE tbl = {} AND id = ANY ($1)",
+                literal(table)
+            );
+            for chunk in ids.chunks(CHUNK) {
+                for row in self.tx.query(&sql, &[&chunk]).await.hub()? {
+                    let record = record(&row, &mut self.names)?;
+                    found.insert(record.key(), Some(Arc::new(record)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// All reference records in `groups`.
+    pub async fn references(&mut self, groups: &BTreeSet<String>) -> Result<Vec<Arc<Record>>, Error> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let groups: Vec<String> = groups.iter().map(|g| literal(g)).collect();
+        let sql = format!(
+            "SELECT offender, grp, tbl, id, body::text FROM liaison.record WHERE grp IN ({}) AND offender IS NULL",
+            groups.join(", ")
+        );
+        let rows = self.tx.query(&sql, &[]).await.hub()?;
+        rows.iter().map(|row| record(row, &mut self.names).map(Arc::new)).collect()
+    }
+
+    /// The bytes of pictures, each checked against its name. A picture that the hub does not have is left out.
+    pub async fn images(&self, hashes: &[Hash]) -> Result<HashMap<Hash, Arc<Vec<u8>>>, Error> {
+        let mut found = HashMap::with_capacity(hashes.len());
+        for chunk in hashes.chunks(200) {
+            let list: Vec<&[u8]> = chunk.iter().map(<[u8; 32]>::as_slice).collect();
+            let rows =
+                self.tx.query("SELECT sha256, jpeg FROM oms.image WHERE sha256 = ANY ($1)", &[&list]).await.hub()?;
+            for row in &rows {
+                let (name, jpeg): (&[u8], Vec<u8>) = (row.try_get(0).hub()?, row.try_get(1).hub()?);
+                let hash: Hash = Sha256::digest(&jpeg).into();
+                if name != hash {
+                    return Err(Error::BadImage);
+                }
+                found.insert(hash, Arc::new(jpeg));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn record(row: &Row, names: &mut Names) -> Result<Record, Error> {
+    let offender: Option<i64> = row.try_get(0).hub()?;
+    let (group, table): (&str, &str) = (row.try_get(1).hub()?, row.try_get(2).hub()?);
+    let (id, body): (i64, String) = (row.try_get(3).hub()?, row.try_get(4).hub()?);
+    let hash = crate::subject::record_hash(group, table, id, offender, &body);
+    Ok(Record { offender, group: names.get(group), table: names.get(table), id, body, hash })
+}
+
+fn axes(row: &Row) -> Result<Option<Axes>, Error> {
+    fn code<C: Code>(row: &Row, column: &str) -> Result<Option<C>, Error> {
+        Ok(row.try_get::<_, Option<&str>>(column).hub()?.and_then(C::parse))
+    }
+    let release: Option<&str> = row.try_get("release_type").hub()?;
+    let release_type = code(row, "release_type")?;
+    if release.is_some() && release_type.is_none() {
+        return Ok(None);
+    }
+    let (Some(custody), Some(status), Some(at_large), Some(warrant), Some(jurisdiction)) = (
+        code(row, "custody")?,
+        code(row, "status")?,
+        code(row, "at_large")?,
+        code(row, "warrant")?,
+        code(row, "jurisdiction")?,
+    ) else {
+        return Ok(None);
+    };
+    let municipality = row.try_get("municipality").hub()?;
+    Ok(Some(Axes { custody, status, release_type, at_large, warrant, jurisdiction, municipality }))
+}
+
+/// The union of the groups of several grants.
+pub fn union<'a>(groups: impl IntoIterator<Item = &'a [String]>) -> BTreeSet<String> {
+    let all: HashSet<&String> = groups.into_iter().flatten().collect();
+    all.into_iter().cloned().collect()
+}

@@ -1,0 +1,276 @@
+//! One partner's replica under our lease: step 1 (lease, settle), and steps 5 and 6 (ledger, then the replica).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use liaison_records::{
+    codes::{Code, FieldGroup},
+    names::PartnerName,
+};
+use tokio_postgres::Client;
+
+use crate::{
+    cursor::{Cursor, Point, Snapshot},
+    delta::Delta,
+    error::Error,
+    fault::{Faults, Step},
+    hub_ledger::{self as hub, Batch, Claim},
+    ledger::{self, Heading, Outcome},
+    record::Hash,
+    replica::{self, Advance, Share},
+    terms::{Grant, Scope, Terms},
+};
+
+/// A replica whose lease we hold.
+#[derive(Debug)]
+pub struct Held {
+    /// Whose.
+    pub partner: PartnerName,
+    /// Its schema.
+    pub share: Share,
+    /// Our lease.
+    pub epoch: i64,
+    /// The cursor row as it stands.
+    pub cursor: Cursor,
+    /// The snapshot at which the replica is known to be exact: the cursor's, or a later one since which nothing changed.
+    pub exact_at: Option<Point>,
+    /// The last batch of the ledger, void ones included: the next one's number and predecessor.
+    chain: (i64, Vec<u8>),
+    store_identity: String,
+    /// The terms that the cursor bears; `None`: not known.
+    pub told: Option<Terms>,
+    /// The next comparison mends a rebuild, and is called one in the ledger.
+    rebuilding: bool,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The batch, if anything crossed or was withdrawn.
+    pub batch: Option<i64>,
+    /// Records that crossed.
+    pub records: usize,
+    /// Records or whole files withdrawn.
+    pub withdrawn: usize,
+    /// Bytes of bodies and pictures.
+    pub bytes: usize,
+}
+
+/// Step 1: lease, epoch, cursor, settlement. Returns the replica and the files that it holds.
+pub async fn lease(
+    hub: &Client,
+    store: &mut Client,
+    partner: &PartnerName,
+    holder: &str,
+    claim: Claim,
+    faults: &Faults,
+) -> Result<(Held, Vec<i64>), Error> {
+    let share = Share::new(partner);
+    // Nothing to lease before the seed Job has made it.
+    share.cursor(store).await?;
+    let mut epoch = hub::take_lease(hub, partner, holder, claim).await?;
+    faults.at(Step::Leased, partner).await?;
+    let cursor = match share.take_epoch(store, epoch).await? {
+        Ok(cursor) => cursor,
+        Err(beyond) => {
+            epoch = hub::raise_epoch(hub, partner, epoch, beyond).await?;
+            let taken = share.take_epoch(store, epoch).await?;
+            taken.map_err(|_| Error::Fenced { partner: partner.clone(), epoch })?
+        }
+    };
+    faults.at(Step::Fenced, partner).await?;
+    let store_identity = replica::identity(store).await?;
+    let (tail, void) = hub::tail(hub, partner).await?;
+    let settlement = ledger::settle(&tail, void, &cursor, &store_identity);
+    let chain = tail.last.as_ref().map_or((0, Vec::new()), |last| (last.batch, last.head.clone()));
+    hub::settle(hub, partner, chain.0, settlement.outcome).await?;
+    if settlement.outcome == Outcome::Disclosed {
+        tracing::warn!(%partner, batch = chain.0, "it cannot be known whether a batch landed: it counts as disclosed");
+    }
+    let mut held = Held {
+        partner: partner.clone(),
+        share,
+        epoch,
+        cursor,
+        exact_at: None,
+        // A restored hub may have forgotten numbers that the replica has seen: none is used twice.
+        chain,
+        store_identity,
+        told: None,
+        rebuilding: false,
+    };
+    if settlement.rebuild {
+        tracing::warn!(%partner, "replica and ledger disagree: rebuilding the replica");
+        held.reset(store).await?;
+    }
+    faults.at(Step::Settled, partner).await?;
+    let files = held.share.held(store).await?;
+    Ok((held, files))
+}
+
+impl Held {
+    /// Empties the replica and starts it over behind the fence.
+    pub async fn reset(&mut self, store: &mut Client) -> Result<(), Error> {
+        self.chain.0 = self.chain.0.max(self.cursor.batch);
+        let (batch, head) = (self.chain.0, self.chain.1.clone());
+        self.share.reset(store, self.epoch, batch, &head).await?;
+        self.cursor = self.share.cursor(store).await?;
+        self.exact_at = None;
+        self.rebuilding = true;
+        Ok(())
+    }
+
+    /// The snapshot from which the next changes count.
+    pub fn position(&self) -> Option<&Snapshot> {
+        self.exact_at.as_ref().map(|point| &point.snapshot).or(self.cursor.snapshot.as_ref())
+    }
+
+    /// Whether the data follow this grant.
+    pub fn follows(&self, grant: &Grant) -> bool {
+        self.cursor.agreement == grant.agreement
+            && self.cursor.groups == grant.group_names()
+            && self.scope().is_some_and(|scope| scope == grant.scope)
+    }
+
+    /// The scope that the data follow.
+    pub fn scope(&self) -> Option<Scope> {
+        self.cursor.population.clone().and_then(|json| serde_json::from_value(json).ok())
+    }
+
+    /// Whether going over to `grant` takes something away.
+    pub fn narrows(&self, grant: &Grant) -> bool {
+        let groups = grant.group_names();
+        let fewer = self.cursor.groups.iter().any(|group| !groups.contains(group));
+        fewer || self.scope().is_some_and(|scope| !grant.scope.contains(&scope))
+    }
+
+    /// Writes the terms into the cursor, if it does not bear them.
+    pub async fn tell(&mut self, store: &mut Client, terms: &Terms) -> Result<bool, Error> {
+        if self.told.as_ref() == Some(terms) {
+            return Ok(false);
+        }
+        self.told = None;
+        self.share.write_terms(store, self.epoch, terms).await?;
+        self.told = Some(terms.clone());
+        Ok(true)
+    }
+
+    /// Fences reads before a scope is narrowed: access first, then the data (I7).
+    pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
+        if !self.cursor.fenced {
+            // Search rows hold alias names and pictures: without their group every search row is made anew first.
+            let groups = grant.group_names();
+            let searchable = |group: &String| {
+                [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group) && !groups.contains(group)
+            };
+            let whole = self.cursor.groups.iter().any(searchable);
+            self.share.fence(store, self.epoch, whole).await?;
+            self.cursor.fenced = true;
+            self.cursor.seeded &= !whole;
+            faults.at(Step::Narrowing, &self.partner).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the as-of row.
+    pub async fn touch(&mut self, store: &mut Client) -> Result<(), Error> {
+        if let Some(point) = &self.exact_at {
+            self.share.touch(store, self.epoch, point).await?;
+            self.cursor.snapshot = Some(point.snapshot.clone());
+            self.cursor.as_of_millis = Some(point.millis);
+        }
+        Ok(())
+    }
+
+    /// Steps 5 and 6. `filled`: how far the replica is exact afterwards. Without a difference only the cursor moves, and only
+    /// if `always`; else the point is remembered.
+    #[expect(clippy::too_many_arguments, reason = "the two databases, and the six facts that a batch consists of")]
+    pub async fn deliver(
+        &mut self,
+        hub_client: &mut Client,
+        store: &mut Client,
+        grant: &Grant,
+        generation: i64,
+        point: &Point,
+        hub_identity: &str,
+        filled: i64,
+        delta: &Delta,
+        images: &HashMap<Hash, Arc<Vec<u8>>>,
+        kind: &'static str,
+        faults: &Faults,
+    ) -> Result<Written, Error> {
+        let moves = self.cursor.filled != filled
+            || self.cursor.hub_identity.as_deref() != Some(hub_identity)
+            || self.cursor.fenced
+            || !self.follows(grant);
+        if delta.is_empty() {
+            if moves {
+                let (batch, head) = (self.cursor.batch, self.cursor.head.clone());
+                let advance =
+                    Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
+                self.share.apply_nothing(store, &advance, grant).await?;
+                self.cursor = self.share.cursor(store).await?;
+            }
+            self.exact_at = (filled == crate::cursor::ALL).then(|| point.clone());
+            return Ok(Written::default());
+        }
+        faults.at(Step::Decided, &self.partner).await?;
+        let entries = delta.entries(&grant.group_names());
+        let digest = ledger::batch_digest(&entries);
+        let (previous, batch) = (self.chain.1.clone(), self.chain.0 + 1);
+        let partner = self.partner.clone();
+        let head = ledger::head(
+            &previous,
+            &Heading { partner: partner.as_str(), batch, agreement: &grant.agreement, generation, digest: &digest },
+        );
+        let kind = if self.rebuilding { "rebuild" } else { kind };
+        hub::commit(
+            hub_client,
+            &Batch {
+                partner: &partner,
+                batch,
+                epoch: self.epoch,
+                kind,
+                agreement: &grant.agreement,
+                generation,
+                store_identity: &self.store_identity,
+                entries: &entries,
+                digest,
+                previous: &previous,
+                head,
+            },
+        )
+        .await?;
+        self.chain = (batch, head.to_vec());
+        faults.at(Step::Ledgered, &partner).await?;
+        let advance = Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
+        let written = faults.at(Step::Written, &partner);
+        self.share.apply(store, &advance, grant, delta, images, written).await?;
+        faults.at(Step::Landed, &partner).await?;
+        hub::landed(hub_client, &partner, self.epoch, batch, &point.snapshot).await?;
+        self.cursor = self.share.cursor(store).await?;
+        self.exact_at = (filled == crate::cursor::ALL).then(|| point.clone());
+        self.rebuilding &= filled != crate::cursor::ALL;
+        Ok(Written {
+            batch: Some(batch),
+            records: delta.upserts.len(),
+            withdrawn: delta.deletes.len() + delta.leave.len(),
+            bytes: delta.upserts.values().map(|r| r.body.len()).sum::<usize>()
+                + images.values().map(|i| i.len()).sum::<usize>(),
+        })
+    }
+
+    /// The pictures that a delta needs and the replica lacks, out of those that were read.
+    pub async fn pick(
+        &self,
+        store: &Client,
+        delta: &Delta,
+        read: &HashMap<Hash, Arc<Vec<u8>>>,
+    ) -> Result<HashMap<Hash, Arc<Vec<u8>>>, Error> {
+        let wanted: BTreeSet<Hash> = delta.photographs();
+        let lacking = self.share.lacking(store, &wanted).await?;
+        Ok(lacking.into_iter().filter_map(|hash| read.get(&hash).map(|bytes| (hash, bytes.clone()))).collect())
+    }
+}

@@ -1,0 +1,61 @@
+//! A record as it crosses: read, encoded and hashed once, for all who are entitled to it. Pure.
+
+use std::{collections::HashMap, sync::Arc};
+
+/// What names a record: its table and its number.
+pub type Key = (Arc<str>, i64);
+
+/// SHA-256 of a record.
+pub type Hash = [u8; 32];
+
+/// One row of `liaison.record`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The file; `None` for a reference record.
+    pub offender: Option<i64>,
+    /// Field group.
+    pub group: Arc<str>,
+    /// Table.
+    pub table: Arc<str>,
+    /// Number within the table.
+    pub id: i64,
+    /// Canonical JSON.
+    pub body: String,
+    /// Over all of the above.
+    pub hash: Hash,
+}
+
+impl Record {
+    /// Its key.
+    pub fn key(&self) -> Key {
+        (self.table.clone(), self.id)
+    }
+
+    /// The picture that a photograph record names.
+    pub fn photograph(&self) -> Option<Hash> {
+        if &*self.table != PHOTOGRAPH {
+            return None;
+        }
+        let body: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        hex::decode(body.get("sha256")?.as_str()?).ok()?.try_into().ok()
+    }
+}
+
+/// The table whose records name pictures.
+pub const PHOTOGRAPH: &str = "photograph";
+
+/// The few distinct names of tables and groups, each kept once.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<String, Arc<str>>);
+
+impl Names {
+    /// The one copy of `name`.
+    pub fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        self.0.insert(name.to_owned(), new.clone());
+        new
+    }
+}

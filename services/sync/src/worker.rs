@@ -1,0 +1,665 @@
+//! The steady state: leases, cycles and comparisons for all partners of one worker. Knows nothing of Kubernetes.
+//!
+//! What a partner needs is a task of its own, over the lane of its store: one that hangs or fails is that partner's
+//! problem. It falls behind, and joins again from its own cursor.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use liaison_records::names::PartnerName;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    compare::{Budget, compare},
+    connect::{Lanes, Target},
+    cursor::{ALL, Point, Snapshot},
+    delta::{Delta, Source, keys},
+    error::{Error, Side},
+    fault::{Faults, Step},
+    gather::{Asker, gather},
+    hub::{self, View},
+    hub_ledger::{self, Claim},
+    partner::{self, Held, Written},
+    route::{Candidate, Members, Slot, Want},
+    terms::{Grant, Terms},
+};
+
+const BULK: usize = 2;
+
+/// Connections and settings that all tasks of a worker share.
+#[derive(Debug)]
+pub struct Context {
+    /// Snapshots and the probe.
+    reading: Lanes,
+    /// Leases and the ledger.
+    ledger: Lanes,
+    /// Snapshots of comparisons.
+    comparing: Lanes,
+    /// Replicas.
+    store: Lanes,
+    /// Replicas, for comparisons: they take long.
+    store_bulk: Lanes,
+    bulk: Semaphore,
+    holder: String,
+    budget: Budget,
+    faults: Faults,
+}
+
+impl Context {
+    /// `holder` names this process; two processes must not share a name.
+    pub fn new(hub: &Target, store: &Target, holder: &str, budget: Budget, faults: Faults) -> Self {
+        Self {
+            reading: Lanes::new(hub.clone(), 1),
+            ledger: Lanes::new(hub.clone(), 4),
+            comparing: Lanes::new(hub.clone(), BULK),
+            store: Lanes::new(store.clone(), 8),
+            store_bulk: Lanes::new(store.clone(), BULK),
+            bulk: Semaphore::new(BULK),
+            holder: holder.to_owned(),
+            budget,
+            faults,
+        }
+    }
+}
+
+/// What happened to a partner's replica, for metrics and status.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Whose.
+    pub partner: PartnerName,
+    /// What was written, or why not.
+    pub result: Result<Written, &'static str>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a partner's replica stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Files held.
+    pub files: usize,
+    /// Milliseconds since 1970 of the hub's clock up to which the replica is exact.
+    pub exact_at_millis: Option<i64>,
+    /// Whether it is complete.
+    pub complete: bool,
+    /// Why the last attempt failed.
+    pub trouble: Option<(&'static str, String)>,
+    /// Whether records may cross at all.
+    pub open: bool,
+}
+
+struct State {
+    slot: Slot,
+    terms: Terms,
+    held: Option<Held>,
+    busy: bool,
+    compare: bool,
+    failures: u32,
+    not_before: Instant,
+    trouble: Option<(&'static str, String)>,
+}
+
+struct Done {
+    partner: PartnerName,
+    result: Result<Finished, Error>,
+    took: Duration,
+}
+
+struct Finished {
+    held: Held,
+    written: Option<Written>,
+    files: Option<Vec<i64>>,
+    enter: Vec<i64>,
+    leave: Vec<i64>,
+}
+
+/// The partners of one process.
+pub struct Worker {
+    context: Arc<Context>,
+    partners: BTreeMap<PartnerName, State>,
+    members: Members,
+    slots: Slot,
+    last: Option<Point>,
+    tasks: JoinSet<Done>,
+    renewed: Instant,
+    patience: Duration,
+    reports: Vec<Report>,
+}
+
+impl Worker {
+    /// Without partners.
+    pub fn new(context: Context) -> Self {
+        Self {
+            context: Arc::new(context),
+            partners: BTreeMap::new(),
+            members: Members::default(),
+            slots: 0,
+            last: None,
+            tasks: JoinSet::new(),
+            renewed: Instant::now(),
+            patience: Duration::from_secs(1),
+            reports: Vec::new(),
+        }
+    }
+
+    /// Waits this long at first after a failure, twice as long each time, at most 60 times as long.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What is wanted now; partners that are not named are let go.
+    pub fn set_terms(&mut self, terms: Vec<Terms>) {
+        let named: HashSet<PartnerName> = terms.iter().map(|t| t.partner.clone()).collect();
+        let gone: Vec<PartnerName> = self.partners.keys().filter(|p| !named.contains(*p)).cloned().collect();
+        for partner in gone {
+            if let Some(state) = self.partners.remove(&partner) {
+                self.members.forget(state.slot);
+            }
+        }
+        for terms in terms {
+            match self.partners.get_mut(&terms.partner) {
+                Some(state) if state.terms == terms => {}
+                Some(state) => {
+                    // Suspension does not wait for a backoff to pass.
+                    state.not_before = Instant::now();
+                    state.terms = terms;
+                }
+                None => {
+                    self.slots += 1;
+                    let state = State {
+                        slot: self.slots,
+                        held: None,
+                        busy: false,
+                        compare: false,
+                        failures: 0,
+                        not_before: Instant::now(),
+                        trouble: None,
+                        terms,
+                    };
+                    self.partners.insert(state.terms.partner.clone(), state);
+                }
+            }
+        }
+    }
+
+    /// How each partner stands.
+    pub fn standings(&self, now: Timestamp) -> BTreeMap<PartnerName, Standing> {
+        let standing = |state: &State| {
+            let held = state.held.as_ref();
+            Standing {
+                files: self.members.count(state.slot),
+                exact_at_millis: held
+                    .filter(|h| h.cursor.filled == ALL)
+                    .and_then(|h| h.exact_at.as_ref().map(|p| p.millis).or(h.cursor.as_of_millis)),
+                complete: held.is_some_and(|h| h.cursor.filled == ALL && !h.cursor.fenced),
+                trouble: state.trouble.clone(),
+                open: state.terms.open(now).is_some(),
+            }
+        };
+        self.partners.iter().map(|(partner, state)| (partner.clone(), standing(state))).collect()
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Whether tasks are under way.
+    pub fn busy(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// One round: takes in what has finished, starts what each partner needs, and runs a cycle if anything changed. Returns
+    /// whether anything was started; an error is the hub's.
+    pub async fn round(&mut self, now: Timestamp) -> Result<bool, Error> {
+        self.reap();
+        self.renew().await?;
+        let mut started = false;
+        let names: Vec<PartnerName> = self.partners.keys().cloned().collect();
+        for partner in names {
+            started |= self.attend(&partner, now);
+        }
+        started |= self.cycle(now).await?;
+        Ok(started)
+    }
+
+    /// Waits until a task ends, or for `at_most`.
+    pub async fn wait(&mut self, at_most: Duration) {
+        let next = tokio::time::timeout(at_most, self.tasks.join_next());
+        if let Ok(Some(joined)) = next.await {
+            self.take(joined);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(joined) = self.tasks.try_join_next() {
+            self.take(joined);
+        }
+    }
+
+    fn take(&mut self, joined: Result<Done, tokio::task::JoinError>) {
+        let Ok(Done { partner, result, took }) = joined else {
+            // A task that panicked told nobody whose it was: every busy partner starts over.
+            for state in self.partners.values_mut().filter(|state| state.busy) {
+                state.busy = false;
+                state.held = None;
+            }
+            return;
+        };
+        let Some(state) = self.partners.get_mut(&partner) else { return };
+        state.busy = false;
+        match result {
+            Ok(Finished { held, written, files, enter, leave }) => {
+                state.held = Some(held);
+                state.failures = 0;
+                state.trouble = None;
+                let slot = state.slot;
+                if let Some(files) = files {
+                    self.members.load(slot, files);
+                }
+                for file in leave {
+                    self.members.leave(slot, file);
+                }
+                for file in enter {
+                    self.members.enter(slot, file);
+                }
+                if let Some(written) = written {
+                    self.reports.push(Report { partner, result: Ok(written), took });
+                }
+            }
+            Err(error) => {
+                // Whatever went wrong: step 1 again.
+                state.held = None;
+                state.failures += 1;
+                let reason = error.reason();
+                let expected = matches!(error, Error::NotSeeded(_) | Error::LeaseHeld(_));
+                let factor = if expected { 5 } else { 1 << state.failures.min(6).saturating_sub(1) };
+                let wait = self.patience * factor.min(60);
+                state.not_before = Instant::now() + wait.mul_f64(0.75 + 0.5 * rand::random::<f64>());
+                if expected {
+                    tracing::debug!(%partner, reason, "not ours to sync now: {error}");
+                } else if state.trouble.as_ref().is_none_or(|(before, _)| *before != reason) {
+                    tracing::warn!(%partner, reason, "sync failed, trying again: {error}");
+                }
+                state.trouble = Some((reason, error.to_string()));
+                if !expected {
+                    self.reports.push(Report { partner, result: Err(reason), took });
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), Error> {
+        if self.renewed.elapsed() < Duration::from_secs(8) {
+            return Ok(());
+        }
+        let held: Vec<(PartnerName, i64, Option<Snapshot>)> = self
+            .partners
+            .values()
+            .filter_map(|s| s.held.as_ref())
+            .map(|h| (h.partner.clone(), h.epoch, h.cursor.snapshot.clone()))
+            .collect();
+        let mut lane = self.context.ledger.lane("renew").await?;
+        let ours = hub_ledger::renew(lane.client()?, &held).await?;
+        for (partner, epoch, _) in &held {
+            if !ours.contains(partner)
+                && let Some(state) = self.partners.get_mut(partner)
+            {
+                tracing::info!(%partner, epoch, "another worker took the lease");
+                state.held = None;
+            }
+        }
+        self.renewed = Instant::now();
+        Ok(())
+    }
+
+    /// Starts what a partner needs beside the cycle. Returns whether it did.
+    fn attend(&mut self, partner: &PartnerName, now: Timestamp) -> bool {
+        let context = self.context.clone();
+        let Some(state) = self.partners.get_mut(partner) else { return false };
+        if state.busy || state.not_before > Instant::now() {
+            return false;
+        }
+        let name = partner.clone();
+        let terms = state.terms.clone();
+        let Some(held) = state.held.take() else {
+            state.busy = true;
+            self.tasks.spawn(timed(name.clone(), 30, async move { take_lease(&context, &name, &terms).await }));
+            return true;
+        };
+        if held.told.as_ref() != Some(&terms) {
+            state.busy = true;
+            self.tasks.spawn(timed(name, 30, async move { tell(&context, held, &terms).await }));
+            return true;
+        }
+        if let Some(grant) = terms.open(now).cloned() {
+            if state.compare || !held.follows(&grant) || held.cursor.filled != ALL || held.cursor.snapshot.is_none() {
+                let afresh = std::mem::take(&mut state.compare);
+                state.busy = true;
+                let work = async move { run_compare(&context, held, &grant, terms.generation, afresh).await };
+                self.tasks.spawn(timed(name, 300, work));
+                return true;
+            }
+            // The as-of row, once per half freshness objective.
+            let due = i64::from(terms.freshness_seconds) * 500;
+            let written = held.cursor.as_of_millis.unwrap_or(0);
+            if held.exact_at.as_ref().is_some_and(|point| point.millis - written >= due) {
+                state.busy = true;
+                self.tasks.spawn(timed(name, 30, async move { touch(&context, held).await }));
+                return true;
+            }
+        }
+        state.held = Some(held);
+        false
+    }
+
+    /// Probes the hub; if something changed, or somebody lags, routes it and starts what follows.
+    async fn cycle(&mut self, now: Timestamp) -> Result<bool, Error> {
+        let mut ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)> = Vec::new();
+        for (partner, state) in &self.partners {
+            let Some(held) = state.held.as_ref().filter(|_| !state.busy && !state.compare) else { continue };
+            let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
+            if held.follows(grant) && held.cursor.filled == ALL && held.told.as_ref() == Some(&state.terms) {
+                ready.push((partner.clone(), state.slot, grant.clone(), since.clone(), state.terms.generation));
+            }
+        }
+        if ready.is_empty() {
+            return Ok(false);
+        }
+        let context = self.context.clone();
+        let mut lane = context.reading.lane("cycle").await?;
+        let bound = Duration::from_secs(60);
+        let work = self.cycle_over(lane.client()?, ready);
+        match tokio::time::timeout(bound, work).await {
+            Ok(Ok(started)) => Ok(started),
+            Ok(Err(error)) => {
+                lane.discard();
+                Err(error)
+            }
+            Err(_) => {
+                lane.discard();
+                Err(Error::Timeout { side: Side::Hub, seconds: bound.as_secs() })
+            }
+        }
+    }
+
+    async fn cycle_over(
+        &mut self,
+        client: &mut tokio_postgres::Client,
+        ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)>,
+    ) -> Result<bool, Error> {
+        if let Some(last) = &self.last
+            && ready.iter().all(|(_, _, _, since, _)| *since == last.snapshot)
+        {
+            let (point, changed) = hub::probe(client, &last.snapshot).await?;
+            if !changed {
+                for (partner, ..) in &ready {
+                    self.exact(partner, &point);
+                }
+                self.last = Some(point);
+                return Ok(false);
+            }
+        }
+        let mut view = View::open(client).await?;
+        let (point, identity) = (view.point.clone(), view.identity.clone());
+        let horizon = view.horizon;
+        let (usable, unusable): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(partner, ..)| {
+            let held = self.partners.get(partner).and_then(|s| s.held.as_ref());
+            held.is_some_and(|h| {
+                h.cursor.hub_identity.as_deref() == Some(&identity) && h.position().is_some_and(|s| s.xmin >= horizon)
+            })
+        });
+        let names: HashMap<Slot, Vec<String>> = usable.iter().map(|(_, s, grant, ..)| (*s, grant.group_names())).collect();
+        let askers: Vec<Asker<'_>> = usable
+            .iter()
+            .map(|(_, slot, grant, since, _)| Asker {
+                candidate: Candidate { slot: *slot, scope: &grant.scope, filled: ALL },
+                groups: &names[slot],
+                since,
+            })
+            .collect();
+        let mut gathered = gather(&mut view, &askers, &self.members).await?;
+        view.close().await?;
+        drop(askers);
+        for (partner, ..) in unusable {
+            if let Some(state) = self.partners.get_mut(&partner) {
+                tracing::warn!(%partner, "the cursor is of another hub, or older than the change log: comparing all");
+                state.compare = true;
+            }
+        }
+        let source = Arc::new(std::mem::take(&mut gathered.source));
+        let mut started = false;
+        for (partner, slot, grant, _, generation) in usable {
+            if gathered.compare.contains(&slot) {
+                if let Some(state) = self.partners.get_mut(&partner) {
+                    state.compare = true;
+                    started = true;
+                }
+                continue;
+            }
+            let Some(want) = gathered.wants.remove(&slot) else { continue };
+            if want.is_empty() {
+                self.exact(&partner, &point);
+                continue;
+            }
+            let Some(state) = self.partners.get_mut(&partner) else { continue };
+            let Some(held) = state.held.take() else { continue };
+            state.busy = true;
+            started = true;
+            let holds: HashSet<i64> = stays(&want, &source).filter(|f| self.members.holds(slot, *f)).collect();
+            let (context, source, point, identity) =
+                (self.context.clone(), source.clone(), point.clone(), identity.clone());
+            let work = async move {
+                deliver(&context, held, &grant, generation, &point, &identity, &want, &source, &holds).await
+            };
+            self.tasks.spawn(timed(partner, 60, work));
+        }
+        self.last = Some(point);
+        Ok(started)
+    }
+
+    fn exact(&mut self, partner: &PartnerName, point: &Point) {
+        if let Some(held) = self.partners.get_mut(partner).and_then(|s| s.held.as_mut()) {
+            held.exact_at = Some(point.clone());
+        }
+    }
+
+    /// Rounds until every partner that may have records has all of them as of a snapshot taken after this call, or one has
+    /// failed. For Jobs and tests.
+    pub async fn converge(&mut self, now: Timestamp) -> Result<(), (PartnerName, &'static str, String)> {
+        self.last = None;
+        let mut fresh: HashSet<PartnerName> = HashSet::new();
+        for state in self.partners.values_mut() {
+            state.not_before = Instant::now();
+            state.trouble = None;
+        }
+        let before: HashMap<PartnerName, Option<i64>> =
+            self.standings(now).into_iter().map(|(p, s)| (p, s.exact_at_millis)).collect();
+        loop {
+            let hub = self.round(now).await;
+            if let Err(error) = hub {
+                let partner = self.partners.keys().next().cloned();
+                if let Some(partner) = partner {
+                    return Err((partner, error.reason(), error.to_string()));
+                }
+            }
+            while self.busy() {
+                self.wait(Duration::from_secs(1)).await;
+            }
+            for (partner, standing) in self.standings(now) {
+                if let Some((reason, message)) = standing.trouble {
+                    return Err((partner, reason, message));
+                }
+                let told = self.partners.get(&partner).is_some_and(|s| {
+                    s.held.as_ref().is_some_and(|h| h.told.as_ref() == Some(&s.terms)) && !s.compare
+                });
+                let later = standing.exact_at_millis > before.get(&partner).copied().flatten();
+                if told && (!standing.open || (standing.complete && later)) {
+                    fresh.insert(partner);
+                }
+            }
+            if fresh.len() == self.partners.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends all tasks, and gives the leases back.
+    pub async fn shut_down(mut self) {
+        let grace = Instant::now();
+        while self.busy() && grace.elapsed() < Duration::from_secs(20) {
+            self.wait(Duration::from_secs(1)).await;
+        }
+        self.tasks.shutdown().await;
+        let held: Vec<(PartnerName, i64)> =
+            self.partners.values().filter_map(|s| s.held.as_ref()).map(|h| (h.partner.clone(), h.epoch)).collect();
+        if let Ok(mut lane) = self.context.ledger.lane("renew").await
+            && let Ok(client) = lane.client()
+        {
+            let _ = hub_ledger::release(client, &held).await;
+        }
+    }
+
+    /// Trims the change log on the hub.
+    pub async fn trim(&self) -> Result<u64, Error> {
+        let mut lane = self.context.ledger.lane("trim").await?;
+        hub_ledger::trim(lane.client()?).await
+    }
+}
+
+/// The files that the changed records of `want` are of now.
+fn stays<'a>(want: &'a Want, source: &'a Source) -> impl Iterator<Item = i64> + 'a {
+    let records = want.keys.iter().filter_map(|key| source.keys.get(key)?.as_ref()?.offender);
+    want.stay.iter().copied().chain(records)
+}
+
+async fn timed(
+    partner: PartnerName,
+    seconds: u64,
+    work: impl Future<Output = Result<Finished, Error>> + Send,
+) -> Done {
+    let started = Instant::now();
+    let result = match tokio::time::timeout(Duration::from_secs(seconds), work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Timeout { side: Side::Store, seconds }),
+    };
+    Done { partner, result, took: started.elapsed() }
+}
+
+fn finished(held: Held) -> Finished {
+    Finished { held, written: None, files: None, enter: Vec::new(), leave: Vec::new() }
+}
+
+async fn take_lease(context: &Context, partner: &PartnerName, terms: &Terms) -> Result<Finished, Error> {
+    let mut store = context.store.lane(partner.as_str()).await?;
+    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let result = async {
+        let store = store.client()?;
+        let (mut held, files) =
+            partner::lease(hub.client()?, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
+        held.tell(store, terms).await?;
+        Ok((held, files))
+    }
+    .await;
+    let (held, files) = result.inspect_err(|_| {
+        store.discard();
+        hub.discard();
+    })?;
+    Ok(Finished { files: Some(files), ..finished(held) })
+}
+
+async fn tell(context: &Context, mut held: Held, terms: &Terms) -> Result<Finished, Error> {
+    let mut store = context.store.lane(held.partner.as_str()).await?;
+    let result = async { held.tell(store.client()?, terms).await }.await;
+    result.inspect_err(|_| store.discard())?;
+    Ok(finished(held))
+}
+
+async fn touch(context: &Context, mut held: Held) -> Result<Finished, Error> {
+    let mut store = context.store.lane(held.partner.as_str()).await?;
+    let result = async { held.touch(store.client()?).await }.await;
+    result.inspect_err(|_| store.discard())?;
+    Ok(finished(held))
+}
+
+async fn run_compare(
+    context: &Context,
+    mut held: Held,
+    grant: &Grant,
+    generation: i64,
+    afresh: bool,
+) -> Result<Finished, Error> {
+    let turn = context.bulk.acquire().await;
+    let partner = held.partner.clone();
+    let mut reading = context.comparing.lane(partner.as_str()).await?;
+    let mut store = context.store_bulk.lane(partner.as_str()).await?;
+    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let result = async {
+        compare(
+            &mut held,
+            reading.client()?,
+            hub.client()?,
+            store.client()?,
+            grant,
+            generation,
+            afresh,
+            context.budget,
+            &context.faults,
+        )
+        .await
+    }
+    .await;
+    let compared = result.inspect_err(|_| {
+        reading.discard();
+        store.discard();
+        hub.discard();
+    })?;
+    drop(turn);
+    Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..finished(held) })
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a cycle found for one partner")]
+async fn deliver(
+    context: &Context,
+    mut held: Held,
+    grant: &Grant,
+    generation: i64,
+    point: &Point,
+    identity: &str,
+    want: &Want,
+    source: &Source,
+    holds: &HashSet<i64>,
+) -> Result<Finished, Error> {
+    let partner = held.partner.clone();
+    context.faults.at(Step::Read, &partner).await?;
+    let mut store = context.store.lane(partner.as_str()).await?;
+    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let mut delta = Delta::default();
+    let result = async {
+        let store = store.client()?;
+        let groups = grant.group_names();
+        let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
+        let seen = held.share.seen(store, &keys(want, source, &names)).await?;
+        delta.changes(want, source, &seen, &names, |file| holds.contains(&file));
+        let images = held.pick(store, &delta, &source.images).await?;
+        let faults = &context.faults;
+        let hub = hub.client()?;
+        held.deliver(hub, store, grant, generation, point, identity, ALL, &delta, &images, "changes", faults).await
+    }
+    .await;
+    let written = result.inspect_err(|_| {
+        store.discard();
+        hub.discard();
+    })?;
+    Ok(Finished {
+        written: Some(written),
+        enter: delta.enter.into_iter().collect(),
+        leave: delta.leave.into_iter().collect(),
+        ..finished(held)
+    })
+}
