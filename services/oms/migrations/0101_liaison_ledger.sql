@@ -76,5 +76,6 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, DELETE ON liaison.change TO %I', who);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON liaison.change_horizon, liaison.lease, liaison.ledger_batch,
         liaison.disposal TO %I', who);
+    EXECUTE format('GRANT DELETE ON liaison.disposal TO %I', who);
     EXECUTE format('GRANT SELECT, INSERT ON liaison.ledger_entry, liaison.access_log TO %I', who);
 END $$;
