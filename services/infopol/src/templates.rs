@@ -1,5 +1,7 @@
 //! The templates of the pages and what they take. Everything is escaped by askama; no text stands in a template.
 
+use std::fmt::Display;
+
 use askama::Template;
 
 use crate::{
@@ -25,6 +27,28 @@ impl Toggle {
     /// A form.
     pub fn form(path: &str, fields: Vec<(&'static str, String)>) -> Self {
         Self { path: path.to_owned(), fields: Some(fields) }
+    }
+}
+
+/// A text as a template has it, behind however many references.
+#[derive(Debug, Clone, Copy)]
+pub struct Said(Text);
+
+impl From<Text> for Said {
+    fn from(text: Text) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&Text> for Said {
+    fn from(text: &Text) -> Self {
+        Self(*text)
+    }
+}
+
+impl From<&&Text> for Said {
+    fn from(text: &&Text) -> Self {
+        Self(**text)
     }
 }
 
@@ -71,18 +95,18 @@ impl Frame {
     }
 
     /// A text in the page's language.
-    pub fn t(&self, text: Text) -> String {
-        self.lang.text(text)
+    pub fn t(&self, text: impl Into<Said>) -> String {
+        self.lang.text(text.into().0)
     }
 
     /// A text with a value in it.
-    pub fn fill(&self, text: Text, value: &str) -> String {
-        self.lang.fill(text, value)
+    pub fn fill(&self, text: impl Into<Said>, value: impl Display) -> String {
+        self.lang.fill(text.into().0, value)
     }
 
     /// A text in the other language.
-    pub fn other(&self, text: Text) -> String {
-        self.lang.other().text(text)
+    pub fn other(&self, text: impl Into<Said>) -> String {
+        self.lang.other().text(text.into().0)
     }
 }
 
