@@ -136,6 +136,7 @@ async fn forward(
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.or(request.body().size_hint().exact()).is_some_and(|n| n > limit as u64) {
         gate.refuse(partner.name.as_str(), Refusal::BadRequest);
+        drain(request.into_body(), limit).await;
         return Err(&TOO_LARGE);
     }
 
@@ -161,6 +162,20 @@ async fn forward(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Response::from_parts(parts, body.map_err(Into::into).boxed()))
+}
+
+/// Reads and drops some more of a body, since many clients read no answer before they have sent theirs.
+async fn drain(mut body: Incoming, limit: usize) {
+    let reading = async {
+        let mut left = limit.saturating_mul(4);
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(Duration::from_secs(5), reading).await;
 }
 
 fn unavailable(partner: &Partner, error: &UpstreamError) -> &'static Notice {

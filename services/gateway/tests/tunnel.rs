@@ -187,6 +187,7 @@ fn taking_away_ends_live_connections_at_once() {
         let downloads = [a.download(&["--http1.1"]), a.download(&["--http2"])];
         eventually("the downloads run", Duration::from_secs(10), || downloads.iter().all(|(_, f)| size(f) > 20_000));
         let before = size(&other);
+        let cut = gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}");
         match taken {
             Some(object) => gateway.apply(object),
             None => gateway.delete("a"),
@@ -204,6 +205,10 @@ fn taking_away_ends_live_connections_at_once() {
         assert!(took < Duration::from_millis(700), "{what}: bytes for {took:?}");
         assert!(size(&other) > before + 50_000, "{what}: b was disturbed");
 
+        // The series of a partner that is gone is gone with it.
+        let now = gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}");
+        assert_eq!(now, if taken.is_some() { cut + 2 } else { 0 }, "{what}");
+
         refused(&a.curl("/echo", &["-m", "1"]), what);
         let addresses = gateway.show(&["addr", "show", "dev", "liaison0"]);
         let routes = gateway.show(&["route", "show", "dev", "liaison0"]);
@@ -218,7 +223,6 @@ fn taking_away_ends_live_connections_at_once() {
         gateway.apply(&open);
         eventually("it is served again", Duration::from_secs(15), || a.curl("/echo", &["-m", "2"]).status.success());
     }
-    assert!(gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}") >= 2);
 }
 
 #[test]
@@ -246,7 +250,7 @@ fn an_infopol_that_is_down_or_another_is_503_in_both_languages() {
 
 #[test]
 fn silence_of_the_api_closes_everything_and_a_word_opens_it() {
-    let World { a, mut gateway, .. } = world(&["--staleness-limit=12"]);
+    let World { a, mut gateway, .. } = world(&["--staleness-limit=8"]);
     let (_download, file) = a.download(&["--http2"]);
     eventually("the download runs", Duration::from_secs(10), || size(&file) > 20_000);
     assert_eq!(gateway.http("readyz").as_deref(), Some("ok\n"));
@@ -259,7 +263,9 @@ fn silence_of_the_api_closes_everything_and_a_word_opens_it() {
     assert_eq!(size(&file), stopped);
     assert!(!gateway.show(&["addr", "show", "dev", "liaison0"]).contains("100.72.9"));
     gateway.list(&[&a.granted(&gateway.public_key)]);
-    eventually("it is served again", Duration::from_secs(15), || a.curl("/echo", &["-m", "2"]).status.success());
+    // The partner's side notices after fifteen seconds that its session is gone; its next handshake is made now.
+    a.configure(&gateway.public_key, support::gateway::PORT);
+    eventually("it is served again", Duration::from_secs(7), || a.curl("/echo", &["-m", "2"]).status.success());
 }
 
 #[test]

@@ -17,10 +17,7 @@ use liaison_gateway::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Namespace, Process, ca::Ca, eventually, infopol, run};
@@ -99,7 +96,7 @@ impl Gateway {
             key: private.trim().to_owned(),
         });
         eventually("the gateway is up", Duration::from_secs(20), || {
-            this.process.0.try_wait().unwrap().is_none_or(|status| panic!("the gateway ended: {status}"));
+            assert!(this.process.0.try_wait().unwrap().is_none(), "the gateway ended");
             this.http("readyz").is_some() && this.show(&["link", "show", "liaison0"]).contains("UP")
         });
         this
@@ -162,9 +159,13 @@ pub fn child() {
     tracing_subscriber::fmt().with_env_filter("info,gotatun=off").with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        let mut next = async || lines.next_line().await.unwrap().map(|l| serde_json::from_str::<Line>(&l).unwrap());
-        let Some(Line::Start { arguments, infopols, server, client, key }) = next().await else { return };
+        let (line_tx, mut lines) = mpsc::channel::<Line>(8);
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lines() {
+                let _ = line_tx.blocking_send(serde_json::from_str(&line.unwrap()).unwrap());
+            }
+        });
+        let Some(Line::Start { arguments, infopols, server, client, key }) = lines.recv().await else { return };
         let port = infopol::start(0, infopols.into_iter().map(|(name, m)| (name, m.into())).collect()).await;
         let upstream = format!("--upstream=https://127.0.0.1:{port}");
         let fixed = ["liaison-gateway".to_owned(), upstream, "--health-addr=127.0.0.1:8080".to_owned()];
@@ -184,7 +185,7 @@ pub fn child() {
         });
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(config, Feeds { changes, secrets, conditions }, stop.clone()));
-        while let Some(line) = next().await {
+        while let Some(line) = lines.recv().await {
             let named = |o: Value| {
                 let name = o["metadata"]["name"].as_str().unwrap().to_owned();
                 (name, serde_json::from_value(o).map(Box::new).map_err(|e| e.to_string()))
