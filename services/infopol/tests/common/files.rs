@@ -2,6 +2,7 @@
 
 use liaison_records::{
     catalogue::{self, ColumnType, Table, TableKind},
+    codes::Code,
     encoding::{self, RecordRef},
 };
 use serde_json::{Map, Value, json};
