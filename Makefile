@@ -86,6 +86,7 @@ test-e2e: ## the whole system, on the cluster that make up left (every package i
 test: ## everything, with the time of each part
 	@.ci/run parts
 
-.PHONY: bench
-bench: services ## the benchmarks, each beside its competitor
-	eval "$$(tests/cluster/services env)" && cargo bench --locked -p liaison-bench
+.PHONY: bench-generate
+bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
+	cargo build --locked --workspace --bins
+	eval "$$(tests/cluster/services env)" && target/debug/liaison-bench generate
