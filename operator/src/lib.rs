@@ -1,1 +1,20 @@
-//! To be written.
+//! The operator: from the two resources to Kubernetes objects and certificates.
+//!
+//! Kubernetes only, no SQL: what must be done in a database is a Job of sync. It is never in a packet's way and never in
+//! revocation's. Pure: slots, ca, scram, leader::evaluate, validate, plan, status. Edges: the rest.
+
+pub mod apply;
+pub mod backoff;
+pub mod ca;
+pub mod claims;
+pub mod context;
+pub mod health;
+pub mod install;
+pub mod leader;
+pub mod metrics;
+pub mod partner_connection;
+pub mod run;
+pub mod scram;
+pub mod settings;
+pub mod sharing_agreement;
+pub mod slots;

@@ -1,2 +1,8 @@
 //! Parses arguments and calls the library.
-fn main() {}
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    liaison_operator::run::main(liaison_operator::settings::Cli::parse()).await
+}

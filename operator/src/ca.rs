@@ -1,0 +1,397 @@
+//! The certificate authority: root -> issuing -> leaf.
+//!
+//! Pure: keys come from aws-lc's generator, time and serials are parameters. What is in a certificate comes from a
+//! [`Subject`] of ours; of a partner's signing request only the public key is used. A leaf never outlives its issuer.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use sha2::{Digest, Sha256};
+use x509_parser::{
+    certificate::X509Certificate,
+    certification_request::X509CertificationRequest,
+    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384},
+    pem::Pem,
+    prelude::FromDer,
+};
+
+/// Validity starts this long before issue, for clocks that are behind.
+const BACKDATE: i64 = 300;
+const DAY: i64 = 86_400;
+/// Life of a partner's leaf and of the read services' certificates, in days.
+pub const LEAF_DAYS: i64 = 30;
+/// Life of the certificates of the installation's own servers and roles, in days.
+pub const SERVER_DAYS: i64 = 365;
+const ISSUING_DAYS: i64 = 5 * 365;
+const ROOT_DAYS: i64 = 15 * 365;
+
+/// A certificate could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// From the library.
+    #[error("certificate: {0}")]
+    Rcgen(#[from] rcgen::Error),
+    /// Not what it should be.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// A private key in PEM, which is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPem(pub String);
+
+impl fmt::Debug for KeyPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPem(..)")
+    }
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Common name; of a database client the role.
+    pub common_name: String,
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// URIs, such as `spiffe://liaison.example.ca/gateway`.
+    pub uris: Vec<String>,
+    /// TLS server authentication.
+    pub server: bool,
+    /// TLS client authentication.
+    pub client: bool,
+    /// Life in days.
+    pub days: i64,
+}
+
+impl Subject {
+    /// A digest that changes when the subject does: such a certificate is issued again.
+    pub fn fingerprint(&self) -> String {
+        let Self { common_name, dns, uris, server, client, days: _ } = self;
+        let text = format!("{common_name}\0{}\0{}\0{server}\0{client}", dns.join("\n"), uris.join("\n"));
+        hex::encode(&Sha256::digest(text)[..8])
+    }
+}
+
+/// A certificate just issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Leaf and issuing certificate in PEM.
+    pub chain: String,
+    /// Lower-case hex SHA-256 of the leaf's DER.
+    pub sha256: String,
+    /// Start of validity.
+    pub not_before: Timestamp,
+    /// End of validity.
+    pub not_after: Timestamp,
+}
+
+/// A CA certificate with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaPair {
+    /// Certificate in PEM.
+    pub certificate: String,
+    /// Private key in PEM.
+    pub key: KeyPem,
+}
+
+/// Makes a root.
+pub fn make_root(domain: &str, now: Timestamp, serial: [u8; 16]) -> Result<CaPair, Error> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
+    let params = ca_params(&format!("Liaison Root CA ({domain})"), None, now, now_plus(now, ROOT_DAYS), serial);
+    let certificate = params.self_signed(&key)?.pem();
+    Ok(CaPair { certificate, key: KeyPem(key.serialize_pem()) })
+}
+
+/// Makes the issuing CA under a root.
+pub fn make_issuing(root: &CaPair, domain: &str, now: Timestamp, serial: [u8; 16]) -> Result<CaPair, Error> {
+    let issuer = Issuer::from_ca_cert_pem(&root.certificate, KeyPair::from_pem(&root.key.0)?)?;
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
+    let until = now_plus(now, ISSUING_DAYS).min(read(&root.certificate)?.not_after);
+    let params = ca_params(&format!("Liaison Issuing CA ({domain})"), Some(0), now, until, serial);
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    Ok(CaPair { certificate, key: KeyPem(key.serialize_pem()) })
+}
+
+/// The issuing CA, ready to sign.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    not_after: Timestamp,
+    /// The issuing certificate in PEM.
+    pub certificate: String,
+    /// The root certificate in PEM: what others verify against.
+    pub root: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// From the issuing pair and the root's certificate.
+    pub fn load(issuing: &CaPair, root: &str) -> Result<Self, Error> {
+        let issuer = Issuer::from_ca_cert_pem(&issuing.certificate, KeyPair::from_pem(&issuing.key.0)?)?;
+        let not_after = read(&issuing.certificate)?.not_after;
+        Ok(Self { issuer, not_after, certificate: issuing.certificate.clone(), root: root.to_owned() })
+    }
+
+    /// Issues a leaf for a public key.
+    pub fn issue(
+        &self,
+        key: &impl PublicKeyData,
+        subject: &Subject,
+        now: Timestamp,
+        serial: [u8; 16],
+    ) -> Result<Issued, Error> {
+        let mut params = CertificateParams::default();
+        let mut name = DistinguishedName::new();
+        // A common name holds at most 64 characters (RFC 5280, ub-common-name).
+        name.push(DnType::CommonName, subject.common_name.chars().take(64).collect::<String>());
+        params.distinguished_name = name;
+        for dns in &subject.dns {
+            params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into()?));
+        }
+        for uri in &subject.uris {
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if subject.server {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        if subject.client {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial_number(serial));
+        let not_after = now_plus(now, subject.days).min(self.not_after);
+        date(&mut params, now, not_after);
+        let leaf = params.signed_by(key, &self.issuer)?;
+        Ok(Issued {
+            chain: format!("{}{}", leaf.pem(), self.certificate),
+            sha256: hex::encode(Sha256::digest(leaf.der())),
+            not_before: seconds(now.as_second() - BACKDATE),
+            not_after: seconds(not_after.as_second()),
+        })
+    }
+
+    /// Issues a leaf for a new P-256 key.
+    pub fn issue_with_key(
+        &self,
+        subject: &Subject,
+        now: Timestamp,
+        serial: [u8; 16],
+    ) -> Result<(Issued, KeyPem), Error> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let issued = self.issue(&key, subject, now, serial)?;
+        Ok((issued, KeyPem(key.serialize_pem())))
+    }
+
+    /// Whether a chain is to be issued again: unreadable, of another issuer, or past two thirds of its life.
+    pub fn is_due(&self, chain: &str, now: Timestamp) -> bool {
+        !chain.contains(self.certificate.trim()) || read(chain).map_or(true, |leaf| now >= leaf.renewal())
+    }
+}
+
+/// What is read from a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Start.
+    pub not_before: Timestamp,
+    /// End.
+    pub not_after: Timestamp,
+}
+
+impl Validity {
+    /// Two thirds of the life.
+    pub fn renewal(&self) -> Timestamp {
+        let (from, until) = (self.not_before.as_second(), self.not_after.as_second());
+        seconds(from + (until - from) / 3 * 2)
+    }
+}
+
+/// Reads the first certificate of a PEM text.
+pub fn read(pem: &str) -> Result<Validity, Error> {
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
+    let (_, certificate) =
+        X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
+    let validity = certificate.validity();
+    Ok(Validity {
+        not_before: seconds(validity.not_before.timestamp()),
+        not_after: seconds(validity.not_after.timestamp()),
+    })
+}
+
+/// A partner's signing request: its public key, and nothing else of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo.
+    pub public_key_sha256: String,
+    /// The key.
+    pub key: SubjectPublicKeyInfo,
+}
+
+/// Reads a signing request and checks that its sender has the private key. The error says what must hold.
+pub fn read_request(pem: &str) -> Result<Request, String> {
+    if pem.contains("PRIVATE KEY") {
+        return Err("must not hold a private key; make a new key, this one is no longer secret".to_owned());
+    }
+    let mut blocks = Pem::iter_from_buffer(pem.as_bytes());
+    let Some(Ok(block)) = blocks.next() else {
+        return Err("must be a PKCS#10 request in PEM, as `openssl req -new` prints it".to_owned());
+    };
+    if blocks.next().is_some() {
+        return Err("must hold one request only".to_owned());
+    }
+    if block.label != "CERTIFICATE REQUEST" {
+        return Err(format!("must be a 'CERTIFICATE REQUEST' in PEM, not a '{}'", block.label));
+    }
+    let unreadable = "must be a PKCS#10 request in PEM; what stands between the PEM lines cannot be read as one";
+    let (rest, request) = X509CertificationRequest::from_der(&block.contents).map_err(|_| unreadable.to_owned())?;
+    if !rest.is_empty() {
+        return Err(unreadable.to_owned());
+    }
+    let spki = &request.certification_request_info.subject_pki;
+    let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    let allowed = spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
+        && curve.is_some_and(|curve| curve == OID_EC_P256 || curve == OID_NIST_EC_P384);
+    if !allowed {
+        return Err("must carry an ECDSA key on P-256 or P-384, as of `openssl ecparam -name prime256v1 -genkey`".to_owned());
+    }
+    request
+        .verify_signature()
+        .map_err(|_| "must be signed with the key that it carries; its signature does not verify".to_owned())?;
+    let key = SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| unreadable.to_owned())?;
+    Ok(Request { public_key_sha256: hex::encode(Sha256::digest(spki.raw)), key })
+}
+
+fn ca_params(name: &str, path: Option<u8>, now: Timestamp, until: Timestamp, serial: [u8; 16]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut dn = DistinguishedName::new();
+    dn.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    params.distinguished_name = dn;
+    params.is_ca = IsCa::Ca(path.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial_number(serial));
+    date(&mut params, now, until);
+    params
+}
+
+/// 127 random bits: a serial is positive (RFC 5280 4.1.2.2), and a leading zero byte would be dropped.
+fn serial_number(mut random: [u8; 16]) -> SerialNumber {
+    random[0] = (random[0] & 0x7f) | 0x40;
+    SerialNumber::from_slice(&random)
+}
+
+fn date(params: &mut CertificateParams, now: Timestamp, until: Timestamp) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let after = |second: i64| epoch + Duration::from_secs(u64::try_from(second).unwrap_or_default());
+    params.not_before = after(now.as_second() - BACKDATE);
+    params.not_after = after(until.as_second());
+}
+
+fn now_plus(now: Timestamp, days: i64) -> Timestamp {
+    seconds(now.as_second() + days * DAY)
+}
+
+fn seconds(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-22T00:00:00Z".parse().unwrap()
+    }
+
+    fn authority() -> Authority {
+        let root = make_root("liaison.example.ca", now(), [1; 16]).unwrap();
+        let issuing = make_issuing(&root, "liaison.example.ca", now(), [2; 16]).unwrap();
+        Authority::load(&issuing, &root.certificate).unwrap()
+    }
+
+    fn subject() -> Subject {
+        Subject {
+            common_name: "vancouver-police".into(),
+            dns: vec![],
+            uris: vec!["spiffe://liaison.example.ca/partner/vancouver-police".into()],
+            server: false,
+            client: true,
+            days: LEAF_DAYS,
+        }
+    }
+
+    fn request(alg: &'static rcgen::SignatureAlgorithm, asks: &str) -> String {
+        let key = KeyPair::generate_for(alg).unwrap();
+        let params = CertificateParams::new(vec![asks.to_owned()]).unwrap();
+        params.serialize_request(&key).unwrap().pem().unwrap()
+    }
+
+    #[test]
+    fn only_the_key_of_a_request_is_used() {
+        for alg in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+            let request = read_request(&request(alg, "victoria-police.liaison.example.ca")).unwrap();
+            let authority = authority();
+            let issued = authority.issue(&request.key, &subject(), now(), [0xff; 16]).unwrap();
+            let (_, pem) = x509_parser::pem::parse_x509_pem(issued.chain.as_bytes()).unwrap();
+            let (_, leaf) = X509Certificate::from_der(&pem.contents).unwrap();
+            assert_eq!(issued.sha256, hex::encode(Sha256::digest(&pem.contents)));
+            assert_eq!(request.public_key_sha256, hex::encode(Sha256::digest(leaf.public_key().raw)));
+            let san = format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names);
+            assert!(san.contains("partner/vancouver-police") && !san.contains("victoria"), "{san}");
+            let eku = leaf.extended_key_usage().unwrap().unwrap().value;
+            assert!(eku.client_auth && !eku.server_auth);
+            assert_eq!(leaf.validity().not_before.timestamp(), now().as_second() - 300);
+            assert_eq!(leaf.validity().not_after.timestamp(), now().as_second() + 30 * DAY);
+            assert!(leaf.raw_serial().len() == 16 && !leaf.is_ca());
+            let (_, pem) = x509_parser::pem::parse_x509_pem(authority.certificate.as_bytes()).unwrap();
+            let (_, issuing) = X509Certificate::from_der(&pem.contents).unwrap();
+            leaf.verify_signature(Some(issuing.public_key())).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_issuer() {
+        let authority = authority();
+        let late = now_plus(now(), ISSUING_DAYS - 3);
+        let (issued, key) = authority.issue_with_key(&subject(), late, [3; 16]).unwrap();
+        assert_eq!(issued.not_after, authority.not_after);
+        assert_eq!(format!("{key:?}"), "KeyPem(..)");
+    }
+
+    #[test]
+    fn a_chain_is_due_at_two_thirds_of_its_life_or_under_another_issuer() {
+        let authority = authority();
+        let (issued, _) = authority.issue_with_key(&subject(), now(), [4; 16]).unwrap();
+        assert!(!authority.is_due(&issued.chain, now_plus(now(), 19)));
+        assert!(authority.is_due(&issued.chain, now_plus(now(), 20)));
+        assert!(super::tests::authority().is_due(&issued.chain, now()));
+        assert!(authority.is_due("garbage", now()));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_request() {
+        let good = request(&rcgen::PKCS_ECDSA_P256_SHA256, "a");
+        for (bad, says) in [
+            ("hello".to_owned(), "as `openssl req -new` prints it"),
+            (good.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "not a 'CERTIFICATE'"),
+            (format!("{good}{good}"), "one request only"),
+            (format!("{good}-----BEGIN PRIVATE KEY-----"), "must not hold a private key"),
+            (request(&rcgen::PKCS_ED25519, "a"), "P-256 or P-384"),
+            ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(), "cannot be read"),
+        ] {
+            let problem = read_request(&bad).unwrap_err();
+            assert!(problem.contains(says), "{problem} / {says}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What every reconcile is given: the client, the settings, the CA, metrics and the one event recorder.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::{
+    Client,
+    runtime::{
+        events::{Recorder, Reporter},
+        reflector::Store,
+    },
+};
+use kube::core::DeserializeGuard;
+use liaison_crds::PartnerConnection;
+
+use crate::{
+    apply,
+    backoff::Backoff,
+    ca::Authority,
+    metrics::Metrics,
+    settings::Settings,
+    slots::{BadPool, Pools},
+};
+
+/// Shared by all reconciles.
+pub struct Context {
+    /// Connection to the API server.
+    pub client: Client,
+    /// Settings.
+    pub settings: Settings,
+    /// Tunnel pools.
+    pub pools: Pools,
+    /// The issuing CA.
+    pub authority: Arc<Authority>,
+    /// The gateway's WireGuard public key, base64.
+    pub gateway_key: String,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Waits after failures, for each object.
+    pub backoff: Backoff,
+    /// Events go through one recorder, which folds repetitions.
+    pub recorder: Recorder,
+    /// All connections, as last seen; None in tests of one object.
+    pub connections: Option<Store<DeserializeGuard<PartnerConnection>>>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Context {
+    /// With everything but the store of connections.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        authority: Arc<Authority>,
+        gateway_key: String,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BadPool> {
+        let pools = Pools::parse(&settings.pool_v4, &settings.pool_v6)?;
+        let reporter = Reporter { controller: apply::MANAGER.to_owned(), instance: Some(settings.pod_name.clone()) };
+        Ok(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            settings,
+            pools,
+            authority,
+            gateway_key,
+            metrics,
+            backoff: Backoff::default(),
+            connections: None,
+            clock: Timestamp::now,
+        })
+    }
+
+    /// Now, in whole seconds, which is what Kubernetes keeps.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_second((self.clock)().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}

@@ -1,0 +1,261 @@
+//! What the installation needs before any partner: the CA, and the certificates of Liaison's own servers and roles.
+//!
+//! Secrets by plain create (409 = another made it first, and that one counts); issued again at two thirds of their life by
+//! replace with the resourceVersion. Nothing secret is logged.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+
+use crate::{
+    apply,
+    ca::{self, Authority, CaPair, KeyPem, SERVER_DAYS, Subject},
+    settings::Settings,
+};
+
+/// Digest of what a certificate was issued for.
+const SUBJECT: &str = "federation.csc-scc.gc.ca/subject";
+
+/// The installation could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// From the API server.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// From the CA.
+    #[error(transparent)]
+    Ca(#[from] ca::Error),
+    /// A Secret that is there but unusable.
+    #[error("secret '{name}' has no usable `{key}`; restore it from a backup, or delete it to have it made anew")]
+    Broken {
+        /// Secret.
+        name: String,
+        /// Key in it.
+        key: &'static str,
+    },
+}
+
+/// What every reconcile needs of it.
+#[derive(Debug)]
+pub struct Installed {
+    /// The issuing CA.
+    pub authority: Arc<Authority>,
+    /// The gateway's WireGuard public key, base64.
+    pub gateway_key: String,
+}
+
+/// Makes or checks everything; does nothing where all is there.
+pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Result<Installed, Error> {
+    let system: Api<Secret> = Api::namespaced(client.clone(), &settings.system_namespace);
+    let gateway: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
+    let root = ensure_ca(&system, "liaison-ca-root", || ca::make_root(&settings.domain, now, rand::random())).await?;
+    let issuing = ensure_ca(&system, "liaison-ca-issuing", || {
+        ca::make_issuing(&root, &settings.domain, now, rand::random())
+    })
+    .await?;
+    let authority = Authority::load(&issuing, &root.certificate)?;
+    for (in_gateway, name, subject) in subjects(settings) {
+        let api = if in_gateway { &gateway } else { &system };
+        ensure_tls(api, &Wanted { name: name.to_owned(), tls_type: true, subject, ..Wanted::default() }, &authority, now)
+            .await?;
+    }
+    let gateway_key = ensure_wire_guard(&gateway).await?;
+    Ok(Installed { authority: Arc::new(authority), gateway_key })
+}
+
+/// Whether it is the gateway's, the Secret's name, and what the certificate says.
+fn subjects(settings: &Settings) -> Vec<(bool, &'static str, Subject)> {
+    let Settings { domain, system_namespace: ns, .. } = settings;
+    let spiffe = |path: &str| vec![format!("spiffe://{domain}/{path}")];
+    let database = |name: &'static str| {
+        let dns = vec![
+            name.to_owned(),
+            format!("{name}.{ns}"),
+            format!("{name}.{ns}.svc"),
+            format!("{name}.{ns}.svc.cluster.local"),
+        ];
+        Subject { common_name: name.to_owned(), dns, uris: spiffe(name), server: true, client: false, days: SERVER_DAYS }
+    };
+    let role = |role: &str| Subject {
+        common_name: role.to_owned(),
+        dns: vec![],
+        uris: spiffe(&format!("role/{role}")),
+        server: false,
+        client: true,
+        days: SERVER_DAYS,
+    };
+    let gateway_server = Subject {
+        common_name: format!("*.{domain}"),
+        dns: vec![format!("*.{domain}")],
+        uris: spiffe("gateway"),
+        server: true,
+        client: false,
+        days: SERVER_DAYS,
+    };
+    let gateway_client = Subject {
+        common_name: "gateway".to_owned(),
+        dns: vec![],
+        uris: spiffe("gateway"),
+        server: false,
+        client: true,
+        days: SERVER_DAYS,
+    };
+    vec![
+        (false, "hub-tls", database("hub")),
+        (false, "store-tls", database("store")),
+        (false, "oms-tls", role("liaison_oms")),
+        (false, "sync-tls", role("liaison_sync")),
+        (false, "admin-tls", role("postgres")),
+        (true, "gateway-tls", gateway_server),
+        (true, "gateway-client-tls", gateway_client),
+    ]
+}
+
+/// A Secret that holds a certificate, its key, the root, and perhaps more.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Name.
+    pub name: String,
+    /// Whether the Secret is of type kubernetes.io/tls.
+    pub tls_type: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Owner, in the same namespace.
+    pub owner: Option<OwnerReference>,
+    /// Further keys, set when the Secret is made and kept ever after.
+    pub first: BTreeMap<String, String>,
+    /// What the certificate says.
+    pub subject: Subject,
+}
+
+impl Default for Subject {
+    fn default() -> Self {
+        Self { common_name: String::new(), dns: vec![], uris: vec![], server: false, client: false, days: ca::LEAF_DAYS }
+    }
+}
+
+/// Makes the Secret, or issues its certificate again when that is due, or does nothing.
+pub async fn ensure_tls(
+    api: &Api<Secret>,
+    wanted: &Wanted,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<Secret, Error> {
+    if let Some(live) = api.get_opt(&wanted.name).await? {
+        return renew(api, live, wanted, authority, now).await;
+    }
+    let made = fill(Secret::default(), wanted, authority, now)?;
+    let (live, made_now) = apply::create_once(api, &made).await?;
+    if made_now { Ok(live) } else { renew(api, live, wanted, authority, now).await }
+}
+
+async fn renew(
+    api: &Api<Secret>,
+    live: Secret,
+    wanted: &Wanted,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<Secret, Error> {
+    let fingerprint = wanted.subject.fingerprint();
+    let fresh = text(&live, "tls.crt").is_some_and(|chain| !authority.is_due(&chain, now))
+        && text(&live, "tls.key").is_some()
+        && text(&live, "ca.crt").as_deref() == Some(authority.root.as_str())
+        && live.annotations().get(SUBJECT) == Some(&fingerprint);
+    if fresh {
+        return Ok(live);
+    }
+    // The resourceVersion stays in it: of two that renew at once, one fails and looks again.
+    let next = fill(live, wanted, authority, now)?;
+    Ok(api.replace(&wanted.name, &PostParams { field_manager: Some(apply::MANAGER.to_owned()), ..PostParams::default() }, &next).await?)
+}
+
+fn fill(mut secret: Secret, wanted: &Wanted, authority: &Authority, now: Timestamp) -> Result<Secret, Error> {
+    let (issued, KeyPem(key)) = authority.issue_with_key(&wanted.subject, now, rand::random())?;
+    secret.metadata.name = Some(wanted.name.clone());
+    secret.labels_mut().extend(wanted.labels.clone());
+    secret.labels_mut().extend(own_labels());
+    secret.annotations_mut().insert(SUBJECT.to_owned(), wanted.subject.fingerprint());
+    if let Some(owner) = &wanted.owner {
+        secret.metadata.owner_references = Some(vec![owner.clone()]);
+    }
+    secret.type_.get_or_insert_with(|| if wanted.tls_type { "kubernetes.io/tls" } else { "Opaque" }.to_owned());
+    let data = secret.data.get_or_insert_default();
+    for (key, value) in &wanted.first {
+        data.entry(key.clone()).or_insert_with(|| bytes(value));
+    }
+    data.insert("tls.crt".to_owned(), bytes(&issued.chain));
+    data.insert("tls.key".to_owned(), bytes(&key));
+    data.insert("ca.crt".to_owned(), bytes(&authority.root));
+    Ok(secret)
+}
+
+async fn ensure_ca(
+    api: &Api<Secret>,
+    name: &str,
+    make: impl FnOnce() -> Result<CaPair, ca::Error>,
+) -> Result<CaPair, Error> {
+    let live = match api.get_opt(name).await? {
+        Some(live) => live,
+        None => {
+            let pair = make()?;
+            let data = [
+                ("tls.crt".to_owned(), bytes(&pair.certificate)),
+                ("tls.key".to_owned(), bytes(&pair.key.0)),
+                ("ca.crt".to_owned(), bytes(&pair.certificate)),
+            ];
+            apply::create_once(api, &secret(name, "kubernetes.io/tls", data.into())).await?.0
+        }
+    };
+    let broken = |key| Error::Broken { name: name.to_owned(), key };
+    let certificate = text(&live, "tls.crt").ok_or_else(|| broken("tls.crt"))?;
+    let key = text(&live, "tls.key").ok_or_else(|| broken("tls.key"))?;
+    Ok(CaPair { certificate, key: KeyPem(key) })
+}
+
+async fn ensure_wire_guard(api: &Api<Secret>) -> Result<String, Error> {
+    const NAME: &str = "gateway-wireguard";
+    let live = match api.get_opt(NAME).await? {
+        Some(live) => live,
+        None => {
+            let private = x25519_dalek::StaticSecret::random();
+            let public = x25519_dalek::PublicKey::from(&private);
+            let data = [
+                ("privateKey".to_owned(), bytes(&STANDARD.encode(private.as_bytes()))),
+                ("publicKey".to_owned(), bytes(&STANDARD.encode(public.as_bytes()))),
+            ];
+            apply::create_once(api, &secret(NAME, "Opaque", data.into())).await?.0
+        }
+    };
+    text(&live, "publicKey").ok_or_else(|| Error::Broken { name: NAME.to_owned(), key: "publicKey" })
+}
+
+/// A Secret of ours with these data.
+pub fn secret(name: &str, kind: &str, data: BTreeMap<String, ByteString>) -> Secret {
+    Secret {
+        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(own_labels().into()), ..ObjectMeta::default() },
+        type_: Some(kind.to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    }
+}
+
+/// A text of a Secret.
+pub fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+/// Bytes for a Secret.
+pub fn bytes(text: &str) -> ByteString {
+    ByteString(text.as_bytes().to_vec())
+}
+
+fn own_labels() -> [(String, String); 2] {
+    [("app.kubernetes.io/managed-by", apply::MANAGER), ("app.kubernetes.io/part-of", "liaison")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,81 @@
+//! The operator's metrics. Labels are closed sets and partner names; never a key, an address or a person.
+
+use std::sync::{Mutex, atomic::AtomicI64};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Kind of object and how its reconcile ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reconcile {
+    /// Kind.
+    pub kind: &'static str,
+    /// `ok` or the reason of the error.
+    pub result: &'static str,
+}
+
+/// A partner's condition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Condition {
+    /// Partner.
+    pub partner: String,
+    /// Condition type.
+    pub condition: String,
+}
+
+/// A partner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Partner {
+    /// Partner.
+    pub partner: String,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Reconciles that ended.
+    pub reconciles: Family<Reconcile, Counter>,
+    /// 1 when the condition is True.
+    pub conditions: Family<Condition, Gauge<i64, AtomicI64>>,
+    /// Unix time at which the partner's first certificate ends.
+    pub certificate_expiration: Family<Partner, Gauge<i64, AtomicI64>>,
+    /// 1 on the leader.
+    pub leader: Gauge<i64, AtomicI64>,
+    registry: Mutex<Registry>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let (reconciles, conditions, certificate_expiration, leader) =
+            (Family::default(), Family::default(), Family::default(), Gauge::default());
+        registry.register("liaison_operator_reconciles", "Reconciles that ended", Family::clone(&reconciles));
+        registry.register(
+            "liaison_partner_condition",
+            "1 when the condition is True, else 0",
+            Family::clone(&conditions),
+        );
+        registry.register(
+            "liaison_partner_certificate_expiration_timestamp_seconds",
+            "When the partner's certificate that ends first ends, Unix time",
+            Family::clone(&certificate_expiration),
+        );
+        registry.register("liaison_operator_leader", "1 on the replica that leads", Gauge::clone(&leader));
+        Self { reconciles, conditions, certificate_expiration, leader, registry: Mutex::new(registry) }
+    }
+}
+
+impl Metrics {
+    /// The text that Prometheus reads.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Ok(registry) = self.registry.lock() {
+            // Writing to a String does not fail.
+            let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        }
+        text
+    }
+}

@@ -1,0 +1,370 @@
+//! The effects of a visit, in the order in which one relies on the other: claims, grants in status, Secrets, the seed Job,
+//! the read service, and at the end the claims that are no longer needed.
+//!
+//! Each step looks first and does nothing where all is as it should be; killed after any of them, the next visit goes on.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        batch::v1::Job,
+        coordination::v1::Lease,
+        core::v1::{Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY};
+use liaison_records::names::PartnerName;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Error,
+    dereference::World,
+    names::Names,
+    plan,
+    status::{self, JobState, Outcome, State},
+    validate::Checked,
+    workloads::{self, Infopol, Store, Task},
+};
+use crate::{
+    apply,
+    ca::Subject,
+    claims::{self, Claim},
+    context::Context,
+    install::{self, Wanted},
+    scram,
+};
+
+/// A Job that gave up is started again after this many seconds.
+const RETRY_SECONDS: i64 = 10;
+
+/// One visit's effects.
+pub struct Visit<'a> {
+    /// What all reconciles share.
+    pub ctx: &'a Context,
+    /// Names.
+    pub names: &'a Names,
+    /// The visit's time.
+    pub now: Timestamp,
+}
+
+impl Visit<'_> {
+    /// Does everything, short of the last status write.
+    pub async fn run(
+        &self,
+        connection: PartnerConnection,
+        mut world: World,
+        mut checked: Checked,
+    ) -> Result<(PartnerConnection, Outcome), Error> {
+        let (ctx, partner) = (self.ctx, self.names.partner.as_str());
+        let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+        if checked.accepted() {
+            checked.refusal = self.claim_keys(&leases, &world, &checked).await?;
+        }
+        let slot = match (checked.accepted(), checked.provisioned) {
+            (true, _) => claims::claim_slot(&leases, &world.leases, &ctx.pools, partner).await.map(Some),
+            (false, true) => Ok(claims::held_slot(&world.leases)),
+            (false, false) => Ok(None),
+        };
+        let slot = match slot {
+            Ok(slot) => Ok(slot),
+            Err(claims::Error::PoolFull(all)) => Err(claims::Error::PoolFull(all)),
+            Err(error) => return Err(error.into()),
+        };
+        let before = connection.status.clone();
+        let mut outcome = self.grants(&checked, before.as_ref(), slot)?;
+        // What is granted is written before anything reads it; what is taken away, before anything else.
+        let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
+        let connection = status::write_grants(&api, &connection, &outcome, self.now).await?;
+
+        let served = self.deployment_of(&world, &checked).await?;
+        let filled = before.as_ref().is_some_and(|status| {
+            status.conditions.iter().any(|c| c.type_ == REPLICA_READY && c.status == "True")
+        });
+        outcome.replica = match before.as_ref().and_then(|s| s.conditions.iter().find(|c| c.type_ == REPLICA_READY)) {
+            Some(old) if filled => State::yes(&old.reason, old.message.clone()),
+            _ => State::no("Waiting", "the replica is filled once the connection is accepted and open"),
+        };
+        let why = match (&checked.refusal, checked.suspended, checked.revoked) {
+            (_, _, true) => ("Revoked", "revoked in the manifest: nothing is served".to_owned()),
+            (_, true, _) => ("Suspended", "suspended in the manifest: nothing is served".to_owned()),
+            (Some(refusal), ..) => (refusal.reason(), refusal.to_string()),
+            _ => ("Closed", "nothing is served".to_owned()),
+        };
+        outcome.closed = (checked.suspended || checked.revoked).then_some(why.0);
+        if !(checked.serving() && outcome.connection.is_some()) {
+            outcome.access = status::access_state(served.as_ref(), 0, why.0, &why.1);
+            if !checked.accepted() && outcome.access.holds {
+                outcome.access.holds = false;
+            }
+            self.release_unused(&leases, &world, &checked).await?;
+            return Ok((connection, outcome));
+        }
+
+        outcome.replica = self.fill(&world, &checked, &connection, outcome.replica).await?;
+        let ready = outcome.replica.holds;
+        outcome.access = if ready || world.deployment.is_some() {
+            let live = self.serve(&world, &connection, &checked).await?;
+            world.deployment = live;
+            status::access_state(world.deployment.as_ref(), 1, why.0, &why.1)
+        } else {
+            State::no("WaitingForReplica", "the partner's InfoPol starts when its replica has been filled")
+        };
+        self.release_unused(&leases, &world, &checked).await?;
+        Ok((connection, outcome))
+    }
+
+    async fn claim_keys(&self, leases: &Api<Lease>, world: &World, checked: &Checked) -> Result<Option<Refusal>, Error> {
+        let keys = checked.keys.iter().enumerate().map(|(i, key)| (&key.lease, format!("`credentials.wireGuard.publicKeys[{i}]`")));
+        let requests = checked
+            .requests
+            .iter()
+            .enumerate()
+            .map(|(i, asked)| (&asked.lease, format!("the key of `credentials.certificate.signingRequests[{i}]`")));
+        for (lease, what) in keys.chain(requests) {
+            if world.leases.iter().any(|held| held.name_any() == *lease) {
+                continue;
+            }
+            if let Claim::Of(holder) = claims::claim(leases, lease, &self.names.partner).await? {
+                return Ok(Some(Refusal::KeyInUse { what, holder }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is granted now. Pure but for the serials.
+    fn grants(
+        &self,
+        checked: &Checked,
+        before: Option<&liaison_crds::PartnerConnectionStatus>,
+        slot: Result<Option<u32>, claims::Error>,
+    ) -> Result<Outcome, Error> {
+        let ctx = self.ctx;
+        let partner = &self.names.partner;
+        let (slot, full) = match slot {
+            Ok(slot) => (slot, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let connection = slot.map(|slot| {
+            plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
+        });
+        let (keys, certificates) = if connection.is_some() {
+            let issued =
+                plan::certificates(partner, checked, before, &ctx.authority, &ctx.settings.domain, self.now, rand::random)?;
+            (plan::keys(checked, before), issued)
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        let accepted = match &checked.refusal {
+            Some(refusal) => State::no(refusal.reason(), refusal.to_string()),
+            None => State::yes("Accepted", "the agreement covers what the manifest asks"),
+        };
+        let credentials = if checked.revoked {
+            State::no("Revoked", "revoked in the manifest: no key and no certificate is accepted")
+        } else if let Some(full) = full {
+            State::no("PoolFull", full)
+        } else if keys.is_empty() || certificates.is_empty() {
+            State::no("NotAccepted", "keys are claimed and certificates issued once the connection is accepted")
+        } else {
+            State::yes("Issued", format!("{} WireGuard keys, {} certificates", keys.len(), certificates.len()))
+        };
+        let granted = connection.is_some();
+        Ok(Outcome {
+            accepted,
+            credentials,
+            replica: State::no("Waiting", ""),
+            access: State::no("Waiting", ""),
+            closed: None,
+            authorized_until: checked.authorized_until().filter(|_| granted),
+            store_name: granted.then(|| checked.store.clone()),
+            connection,
+            keys,
+            certificates,
+        })
+    }
+
+    /// The Deployment as it is, stopped if it is not to serve. Stopping needs nothing but its name.
+    async fn deployment_of(&self, world: &World, checked: &Checked) -> Result<Option<Deployment>, Error> {
+        let Some(live) = &world.deployment else { return Ok(None) };
+        let running = live.spec.as_ref().is_none_or(|spec| spec.replicas != Some(0));
+        if checked.serving() || !running {
+            return Ok(Some(live.clone()));
+        }
+        let api: Api<Deployment> = self.partners();
+        let stop = json!({"spec": {"replicas": 0}});
+        let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
+        Ok(Some(api.patch(&self.names.infopol, &params, &Patch::Merge(&stop)).await?))
+    }
+
+    /// The reader's Secret, its verifier, and the seed Job.
+    async fn fill(
+        &self,
+        world: &World,
+        checked: &Checked,
+        connection: &PartnerConnection,
+        before: State,
+    ) -> Result<State, Error> {
+        let settings = &self.ctx.settings;
+        if world.store_secret.as_ref().and_then(store).is_none() {
+            let name = settings.store_secret_of(&checked.store);
+            return Ok(State::no(
+                "StoreNotFound",
+                format!(
+                    "Secret '{name}' in namespace '{}' must say where replica store '{}' is: host, port, dbname and sync-password",
+                    settings.system_namespace, checked.store
+                ),
+            ));
+        }
+        let reader = self.reader(connection).await?;
+        let secrets: Api<Secret> = self.system();
+        if world.seed_secret.is_none() {
+            let password = install::text(&reader, "password")
+                .ok_or(install::Error::Broken { name: self.names.reader.clone(), key: "password" })?;
+            let verifier = scram::verifier(&password, &rand::random());
+            let mut secret = install::secret(
+                &self.names.seed_secret,
+                "Opaque",
+                [("verifier".to_owned(), install::bytes(&verifier))].into(),
+            );
+            secret.labels_mut().extend(self.names.labels("sync"));
+            apply::create_once(&secrets, &secret).await?;
+        }
+        let jobs: Api<Job> = self.system();
+        let Some(job) = &world.seed_job else {
+            let job = workloads::job(Task::Seed, self.names, settings, &checked.store)?;
+            apply::create_once(&jobs, &job).await?;
+            return Ok(if before.holds { before } else { State::no("Seeding", "the seed Job has been started") });
+        };
+        Ok(match status::job_state(job, &world.seed_pods, "filling the replica") {
+            JobState::Done(state) => state,
+            JobState::Running(_) if before.holds => before,
+            JobState::Running(state) => state,
+            JobState::Failed(state) => {
+                if self.now.as_second() >= failed_at(job).map_or(0, Timestamp::as_second) + RETRY_SECONDS {
+                    apply::ensure_gone(&jobs, &self.names.seed_job, false).await?;
+                }
+                state
+            }
+        })
+    }
+
+    /// The Secret of the reader's password and certificate.
+    async fn reader(&self, connection: &PartnerConnection) -> Result<Secret, Error> {
+        let role = self.role()?;
+        let password = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let subject = Subject { common_name: role.clone(), client: true, ..Subject::default() };
+        let wanted = Wanted {
+            name: self.names.reader.clone(),
+            labels: self.names.labels("infopol"),
+            owner: owner(connection),
+            first: [("username".to_owned(), role), ("password".to_owned(), password)].into(),
+            subject,
+            tls_type: false,
+        };
+        Ok(install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority, self.now).await?)
+    }
+
+    /// The read service.
+    async fn serve(
+        &self,
+        world: &World,
+        connection: &PartnerConnection,
+        checked: &Checked,
+    ) -> Result<Option<Deployment>, Error> {
+        let (settings, names) = (&self.ctx.settings, self.names);
+        let Some(store) = world.store_secret.as_ref().and_then(store) else { return Ok(world.deployment.clone()) };
+        let reader = self.reader(connection).await?;
+        let wanted = Wanted {
+            name: names.infopol_tls.clone(),
+            tls_type: true,
+            labels: names.labels("infopol"),
+            owner: owner(connection),
+            first: BTreeMap::new(),
+            subject: Subject {
+                common_name: names.infopol.clone(),
+                dns: vec![
+                    format!("{}.{}.svc", names.infopol, settings.partners_namespace),
+                    format!("{}.{}.svc.cluster.local", names.infopol, settings.partners_namespace),
+                ],
+                uris: vec![format!("spiffe://{}/infopol/{}", settings.domain, names.partner)],
+                server: true,
+                ..Subject::default()
+            },
+        };
+        let tls = install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority, self.now).await?;
+        let chains = [&tls, &reader].map(|secret| install::text(secret, "tls.crt").unwrap_or_default());
+        let infopol = Infopol {
+            names,
+            settings,
+            owner: owner(connection).unwrap_or_default(),
+            store,
+            reader: self.role()?,
+            certificates: hex::encode(&Sha256::digest(chains.concat())[..8]),
+            replicas: i32::from(checked.serving()),
+        };
+        apply::ensure(&self.partners::<ServiceAccount>(), infopol.service_account()?).await?;
+        apply::ensure(&self.partners::<NetworkPolicy>(), infopol.network_policy()?).await?;
+        apply::ensure(&self.partners::<Service>(), infopol.service()?).await?;
+        Ok(Some(apply::ensure(&self.partners::<Deployment>(), infopol.deployment()?).await?))
+    }
+
+    /// Frees the claims of keys that the manifest no longer names.
+    async fn release_unused(&self, leases: &Api<Lease>, world: &World, checked: &Checked) -> Result<(), Error> {
+        for lease in &world.leases {
+            let name = lease.name_any();
+            let is_key = name.starts_with("wgkey-") || name.starts_with("csrkey-");
+            let named = checked.keys.iter().any(|key| key.lease == name)
+                || checked.requests.iter().any(|asked| asked.lease == name);
+            if is_key && !named {
+                claims::release(leases, lease).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn role(&self) -> Result<String, Error> {
+        let name: PartnerName = self.names.partner.parse().map_err(|_| Error::Name(self.names.partner.clone()))?;
+        Ok(name.reader_role())
+    }
+
+    fn partners<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.partners_namespace)
+    }
+
+    fn system<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.system_namespace)
+    }
+}
+
+fn store(secret: &Secret) -> Option<Store> {
+    Some(Store {
+        host: install::text(secret, "host")?,
+        port: install::text(secret, "port")?,
+        dbname: install::text(secret, "dbname")?,
+    })
+}
+
+fn owner(connection: &PartnerConnection) -> Option<OwnerReference> {
+    connection.owner_ref(&())
+}
+
+/// When a Job gave up.
+pub fn failed_at(job: &Job) -> Option<Timestamp> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == "Failed")?.last_transition_time.as_ref().map(|at| at.0)
+}

@@ -1,0 +1,192 @@
+//! Taking a partner away: access first, then the data, claims last.
+//!
+//! Works from metadata alone, so an invalid spec does not stop it; makes nothing in the partners' namespace, which may be
+//! going; and what is gone already is done. Every step is idempotent: killed after any, the next visit goes on.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    coordination::v1::Lease,
+    core::v1::{Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DynamicObject, ObjectMeta, Patch, PatchParams},
+    core::DeserializeGuard,
+    discovery::ApiResource,
+    runtime::controller::Action,
+};
+use liaison_crds::{
+    FINALIZER, PartnerConnection, conditions,
+    partner_connection::DeletionPolicy,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Error,
+    apply::failed_at,
+    dereference::pods_of,
+    names::Names,
+    status::{self, JobState, State},
+    workloads::{self, Task},
+};
+use crate::{apply, claims, context::Context};
+
+/// One visit to a connection that is being deleted.
+pub async fn cleanup(ctx: &Context, guard: &DeserializeGuard<PartnerConnection>, names: &Names) -> Result<Action, Error> {
+    let meta = guard.meta();
+    if !meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let (connection, policy) = match &guard.0 {
+        Ok(connection) => (Some(connection), connection.spec.deletion_policy.unwrap_or(DeletionPolicy::Retain)),
+        Err(_) => (None, DeletionPolicy::Retain),
+    };
+    report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
+
+    if !remove_access(ctx, names).await? {
+        return Ok(soon());
+    }
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let seeded = jobs.get_opt(&names.seed_job).await?.is_some();
+    let used = seeded
+        || secrets.get_opt(&names.seed_secret).await?.is_some()
+        || jobs.get_opt(&names.dispose_job).await?.is_some();
+    apply::ensure_gone(&jobs, &names.seed_job, false).await?;
+    // A seed that still runs would make again what the disposal drops.
+    if !pods_of(ctx, &names.seed_job).await?.iter().all(is_over) {
+        return Ok(soon());
+    }
+    if used {
+        let store = connection.map_or_else(
+            || ctx.settings.default_store.clone(),
+            |connection| super::validate::store_of(connection, &ctx.settings.default_store),
+        );
+        let job = workloads::job(Task::Dispose(policy), names, &ctx.settings, &store)?;
+        let live = match jobs.get_opt(&names.dispose_job).await? {
+            Some(live) => live,
+            None => apply::create_once(&jobs, &job).await?.0,
+        };
+        let pods = pods_of(ctx, &names.dispose_job).await?;
+        match status::job_state(&live, &pods, "disposing of the replica") {
+            JobState::Done(_) => {}
+            JobState::Running(state) => {
+                report(ctx, meta, connection, &state.reason, &state.message).await?;
+                return Ok(soon());
+            }
+            JobState::Failed(state) => {
+                report(ctx, meta, connection, &state.reason, &state.message).await?;
+                if ctx.now().as_second() >= failed_at(&live).map_or(0, jiff::Timestamp::as_second) + 10 {
+                    apply::ensure_gone(&jobs, &names.dispose_job, false).await?;
+                }
+                return Ok(soon());
+            }
+        }
+    }
+    release(ctx, names).await?;
+    unfinalize(ctx, meta).await?;
+    Ok(Action::await_change())
+}
+
+/// Removes the read service; true when it is gone.
+async fn remove_access(ctx: &Context, names: &Names) -> Result<bool, Error> {
+    let (client, ns) = (&ctx.client, &ctx.settings.partners_namespace);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), ns);
+    if !reach(apply::ensure_gone(&deployments, &names.infopol, true).await)? {
+        return Ok(false);
+    }
+    reach(apply::ensure_gone(&Api::<Service>::namespaced(client.clone(), ns), &names.infopol, false).await)?;
+    reach(apply::ensure_gone(&Api::<NetworkPolicy>::namespaced(client.clone(), ns), &names.infopol, false).await)?;
+    reach(apply::ensure_gone(&Api::<ServiceAccount>::namespaced(client.clone(), ns), &names.infopol, false).await)?;
+    Ok(true)
+}
+
+/// Frees Secrets, then keys, then the slot.
+async fn release(ctx: &Context, names: &Names) -> Result<(), Error> {
+    let partners: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
+    let system: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    reach(apply::ensure_gone(&partners, &names.reader, false).await)?;
+    reach(apply::ensure_gone(&partners, &names.infopol_tls, false).await)?;
+    apply::ensure_gone(&system, &names.seed_secret, false).await?;
+    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let mut held = claims::of(&leases, &names.partner).await?;
+    held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());
+    for lease in &held {
+        claims::release(&leases, lease).await?;
+    }
+    Ok(())
+}
+
+/// Cuts what status grants, and says where the deletion stands.
+async fn report(
+    ctx: &Context,
+    meta: &ObjectMeta,
+    connection: Option<&PartnerConnection>,
+    reason: &str,
+    message: &str,
+) -> Result<(), Error> {
+    let generation = meta.generation.unwrap_or(0);
+    let old = connection.and_then(|connection| connection.status.as_ref());
+    let conditions_before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let going = State::no(reason, message);
+    let conditions: Vec<Value> = [conditions::READY, conditions::ACCESS_READY]
+        .into_iter()
+        .map(|kind| status::condition(kind, &going, generation, conditions_before, ctx.now()))
+        .map(|condition| serde_json::to_value(condition).unwrap_or_default())
+        .collect();
+    let mut part = json!({"observedGeneration": generation, "conditions": conditions});
+    // Which store is needed until the end, to dispose of what is there.
+    if let Some(store) = old.and_then(|status| status.store_name.as_ref()) {
+        part["storeName"] = json!(store);
+    }
+    let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
+    let name = meta.name.as_deref().unwrap_or_default();
+    let written = match connection {
+        Some(connection) => status::write(&api, connection, &part).await.map(|_| ()),
+        None => raw(ctx).patch_status(name, &apply::params(), &Patch::Apply(&status::patch(name, &part))).await.map(|_| ()),
+    };
+    match written {
+        Err(error) if apply::is_gone(&error) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+async fn unfinalize(ctx: &Context, meta: &ObjectMeta) -> Result<(), Error> {
+    let left: Vec<&String> = meta.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).collect();
+    let name = meta.name.as_deref().unwrap_or_default();
+    // Without the resourceVersion of now: the status was just written. The uid keeps it to this object.
+    let live = raw(ctx).get_opt(name).await?;
+    let Some(live) = live.filter(|live| live.metadata.uid == meta.uid) else { return Ok(()) };
+    let patch = json!({"metadata": {"finalizers": left, "resourceVersion": live.metadata.resource_version}});
+    match raw(ctx).patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) if apply::is_gone(&error) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The connection without its types: it may not fit them.
+pub(super) fn raw(ctx: &Context) -> Api<DynamicObject> {
+    Api::namespaced_with(ctx.client.clone(), &ctx.settings.partners_namespace, &ApiResource::erase::<PartnerConnection>(&()))
+}
+
+/// What is beyond reach in the partners' namespace is gone, or goes with the namespace: its RoleBindings go before its
+/// finalizers are done.
+fn reach(result: Result<bool, kube::Error>) -> Result<bool, Error> {
+    match result {
+        Err(error) if apply::is_out_of_reach(&error) => Ok(true),
+        other => Ok(other?),
+    }
+}
+
+fn is_over(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
+}
+
+fn soon() -> Action {
+    Action::requeue(Duration::from_secs(2))
+}

@@ -1,0 +1,62 @@
+//! What a reconcile looks at besides the connection itself. Reads only, from the API server and not from a cache: a decision
+//! on stale state would issue a certificate twice.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    coordination::v1::Lease,
+    core::v1::{Pod, Secret},
+};
+use kube::{Api, api::ListParams};
+use liaison_crds::{PartnerConnection, SharingAgreement};
+
+use super::names::Names;
+use crate::{claims, context::Context};
+
+/// Everything around a connection.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The agreement that the connection names.
+    pub agreement: Option<SharingAgreement>,
+    /// The partner's claims.
+    pub leases: Vec<Lease>,
+    /// Where its store is.
+    pub store_secret: Option<Secret>,
+    /// The verifier for the seed Job.
+    pub seed_secret: Option<Secret>,
+    /// The seed Job.
+    pub seed_job: Option<Job>,
+    /// Its pods.
+    pub seed_pods: Vec<Pod>,
+    /// The read service.
+    pub deployment: Option<Deployment>,
+}
+
+/// Reads it all.
+pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &Names) -> Result<World, kube::Error> {
+    let system = &ctx.settings.system_namespace;
+    let partners = &ctx.settings.partners_namespace;
+    let agreements: Api<SharingAgreement> = Api::namespaced(ctx.client.clone(), partners);
+    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), system);
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), system);
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), system);
+    let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), partners);
+    let store = ctx.settings.store_secret_of(&super::validate::store_of(connection, &ctx.settings.default_store));
+    let (agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment) = tokio::try_join!(
+        agreements.get_opt(&connection.spec.agreement_ref.name),
+        claims::of(&leases, &names.partner),
+        secrets.get_opt(&store),
+        secrets.get_opt(&names.seed_secret),
+        jobs.get_opt(&names.seed_job),
+        pods_of(ctx, &names.seed_job),
+        deployments.get_opt(&names.infopol),
+    )?;
+    Ok(World { agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment })
+}
+
+/// The pods of a Job.
+pub async fn pods_of(ctx: &Context, job: &str) -> Result<Vec<Pod>, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let list = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await?;
+    Ok(list.items)
+}

@@ -1,0 +1,184 @@
+//! From a connection and its agreement to the one value that all later steps work from.
+//!
+//! Pure. Every refusal is the condition `Accepted=False` with its reason; nothing is newly provisioned then. Whether what is
+//! there already stays open depends on the refusal ([`Refusal::closes`]).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use liaison_crds::{
+    PartnerConnection, SharingAgreement,
+    acceptance::{self, Refusal},
+};
+
+use crate::{
+    ca::{self, Request},
+    claims,
+};
+
+/// A well-formed WireGuard key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// As in the manifest.
+    pub text: String,
+    /// The Lease that claims it.
+    pub lease: String,
+}
+
+/// A usable signing request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Its key.
+    pub request: Request,
+    /// The Lease that claims it.
+    pub lease: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Until when the agreement covers the partner; none if it does not.
+    pub covered_until: Option<Timestamp>,
+    /// When an agreement that is not in force yet begins.
+    pub begins: Option<Timestamp>,
+    /// Why the connection is not accepted.
+    pub refusal: Option<Refusal>,
+    /// Keys of the manifest that can be used, in its order.
+    pub keys: Vec<Key>,
+    /// Requests of the manifest that can be used, in its order.
+    pub requests: Vec<Asked>,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// `spec.revocation.revoked`.
+    pub revoked: bool,
+    /// Whether an earlier visit gave it a place.
+    pub provisioned: bool,
+    /// The replica store.
+    pub store: String,
+}
+
+impl Checked {
+    /// Whether everything asked may be provisioned.
+    pub fn accepted(&self) -> bool {
+        self.refusal.is_none()
+    }
+
+    /// Until when access is granted: accepted now, or given a place earlier and still covered.
+    pub fn authorized_until(&self) -> Option<Timestamp> {
+        self.covered_until.filter(|_| self.accepted() || self.provisioned)
+    }
+
+    /// Whether the read service is to run.
+    pub fn serving(&self) -> bool {
+        self.authorized_until().is_some() && !self.suspended && !self.revoked
+    }
+}
+
+/// Checks it all.
+pub fn validate(
+    connection: &PartnerConnection,
+    agreement: Option<&SharingAgreement>,
+    default_store: &str,
+    now: Timestamp,
+) -> Checked {
+    let spec = &connection.spec;
+    let covered = acceptance::covers(agreement, connection, now);
+    let begins = match &covered {
+        Err(Refusal::AgreementNotYetInForce { from, .. }) => Some(*from),
+        _ => None,
+    };
+    let mut refusal = acceptance::accepts(agreement, connection, now).err();
+    let mut keys = Vec::new();
+    for (index, text) in spec.credentials.wire_guard.public_keys.iter().enumerate() {
+        match wire_guard_key(text) {
+            Some(bytes) => keys.push(Key { text: text.clone(), lease: claims::wire_guard_lease(&bytes) }),
+            None => refusal = refusal.or(Some(Refusal::InvalidKey { index })),
+        }
+    }
+    let mut requests = Vec::new();
+    for (index, pem) in spec.credentials.certificate.signing_requests.iter().enumerate() {
+        match ca::read_request(pem) {
+            Ok(request) => {
+                let lease = claims::request_lease(&request.public_key_sha256);
+                requests.push(Asked { request, lease });
+            }
+            Err(problem) => refusal = refusal.or(Some(Refusal::InvalidSigningRequest { index, problem })),
+        }
+    }
+    Checked {
+        covered_until: covered.ok().map(|accepted| accepted.authorized_until),
+        begins,
+        refusal,
+        keys,
+        requests,
+        suspended: spec.suspend.unwrap_or(false),
+        revoked: spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked),
+        provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
+        store: store_of(connection, default_store),
+    }
+}
+
+/// The replica store: the manifest's, else the one in use, else the installation's default.
+pub fn store_of(connection: &PartnerConnection, default_store: &str) -> String {
+    let asked = connection.spec.replica.as_ref().map(|replica| &replica.store_name);
+    let used = connection.status.as_ref().and_then(|status| status.store_name.as_ref());
+    asked.or(used).map_or_else(|| default_store.to_owned(), Clone::clone)
+}
+
+/// The 32 bytes of a Curve25519 key; none for what is no key, or a point of small order, with which there is no secret.
+fn wire_guard_key(text: &str) -> Option<[u8; 32]> {
+    let bytes: [u8; 32] = STANDARD.decode(text).ok()?.try_into().ok()?;
+    let probe = x25519_dalek::StaticSecret::from([7; 32]);
+    probe.diffie_hellman(&x25519_dalek::PublicKey::from(bytes)).was_contributory().then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partner_connection::fixtures::{agreement, connection, now};
+
+    fn reason(connection: &PartnerConnection) -> Option<&'static str> {
+        validate(connection, Some(&agreement()), "shared", now()).refusal.map(|refusal| refusal.reason())
+    }
+
+    #[test]
+    fn a_good_connection_is_accepted() {
+        let checked = validate(&connection("vancouver-police"), Some(&agreement()), "shared", now());
+        assert_eq!(checked.refusal, None);
+        assert!(checked.serving() && checked.authorized_until().is_some());
+        assert_eq!((checked.keys.len(), checked.requests.len()), (1, 1));
+        assert_eq!(checked.store, "shared");
+    }
+
+    #[test]
+    fn bad_keys_and_requests_are_refused_and_grant_nothing_new() {
+        let mut c = connection("vancouver-police");
+        c.spec.credentials.wire_guard.public_keys.push("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into());
+        assert_eq!(reason(&c), Some("InvalidKey"));
+        let checked = validate(&c, Some(&agreement()), "shared", now());
+        assert_eq!((checked.authorized_until(), checked.keys.len()), (None, 1));
+        let mut c = connection("vancouver-police");
+        c.spec.credentials.certificate.signing_requests[0] = "x".into();
+        assert_eq!(reason(&c), Some("InvalidSigningRequest"));
+    }
+
+    #[test]
+    fn a_share_outside_leaves_an_existing_connection_open_and_a_missing_agreement_closes_it() {
+        let mut c = connection("vancouver-police");
+        c.spec.share.field_groups = <liaison_records::codes::FieldGroup as liaison_records::codes::Code>::ALL.to_vec();
+        assert_eq!(reason(&c), Some("ShareExceedsAgreement"));
+        assert_eq!(validate(&c, Some(&agreement()), "shared", now()).authorized_until(), None);
+        c.status = Some(crate::partner_connection::fixtures::provisioned());
+        assert!(validate(&c, Some(&agreement()), "shared", now()).serving());
+        assert_eq!(validate(&c, None, "shared", now()).authorized_until(), None);
+    }
+
+    #[test]
+    fn suspended_or_revoked_does_not_serve() {
+        let mut c = connection("vancouver-police");
+        c.spec.suspend = Some(true);
+        assert!(!validate(&c, Some(&agreement()), "shared", now()).serving());
+        let mut c = connection("vancouver-police");
+        c.spec.revocation = Some(liaison_crds::partner_connection::Revocation { revoked: true });
+        assert!(!validate(&c, Some(&agreement()), "shared", now()).serving());
+    }
+}

@@ -1,0 +1,299 @@
+//! Wiring: health, leader election, the installation's own certificates, and the two controllers.
+//!
+//! One malformed object is one object's problem: every watch of ours decodes into a guard. Reconciles are bounded, and each
+//! failing object waits on its own.
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    coordination::v1::Lease,
+    core::v1::Pod,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt, controller, reflector,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use liaison_crds::{PARTNER_LABEL, PartnerConnection, SharingAgreement};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    apply,
+    context::Context,
+    health::{self, Health},
+    install,
+    leader::{self, Candidate},
+    metrics::Metrics,
+    partner_connection,
+    settings::{Cli, Command, Settings},
+    sharing_agreement,
+};
+
+type Connection = DeserializeGuard<PartnerConnection>;
+type Agreement = DeserializeGuard<SharingAgreement>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often the installation's own certificates are looked at.
+const INSTALL_PERIOD: Duration = Duration::from_secs(300);
+/// Shorter than the idle limits of load balancers before API servers, which would freeze a watch.
+const WATCH_SECONDS: u32 = 200;
+
+/// The whole program.
+pub async fn main(cli: Cli) -> ExitCode {
+    let settings = match cli.command {
+        Command::Crds => return crds(),
+        Command::Run(settings) => *settings,
+    };
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    // The one TLS provider; a second call finds it there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds() -> ExitCode {
+    match liaison_crds::schema::all() {
+        Ok(all) => {
+            for (_, body) in all {
+                println!("---\n{body}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), Failure> {
+    let client = Client::try_default().await?;
+    let metrics = Arc::new(Metrics::default());
+    let ready = Arc::new(AtomicBool::new(false));
+    let health = health::serve(settings.health_addr, Health { ready: ready.clone(), metrics: metrics.clone() });
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
+    let mut candidate = Candidate::new(leases, apply::MANAGER, &settings.pod_name);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let work = lead_and_work(&client, &settings, &metrics, &ready, &mut candidate);
+    let ended = tokio::select! {
+        ended = work => ended,
+        ended = health => ended.map_err(Into::into),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    // What was under way has been dropped; it is idempotent, and the next leader goes on with it.
+    if let Err(error) = candidate.release().await {
+        tracing::warn!(%error, "lease not released; the next leader waits for it to run out");
+    }
+    ended
+}
+
+async fn lead_and_work(
+    client: &Client,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    ready: &AtomicBool,
+    candidate: &mut Candidate,
+) -> Result<(), Failure> {
+    tracing::info!(lease = apply::MANAGER, me = settings.pod_name, "waiting for the lead");
+    loop {
+        match candidate.step().await {
+            Ok(true) => break,
+            Ok(false) => ready.store(true, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the lease cannot be read"),
+        }
+        tokio::time::sleep(leader::PERIOD).await;
+    }
+    metrics.leader.set(1);
+    tracing::info!("leading");
+    let keep = async {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(leader::PERIOD).await;
+            match tokio::time::timeout(leader::PERIOD, candidate.step()).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) => return "another leads now",
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                Err(_) => tracing::warn!("renewing the lease took too long"),
+            }
+            if renewed.elapsed() >= leader::DEADLINE {
+                return "the lease could not be renewed in time";
+            }
+        }
+    };
+    tokio::select! {
+        lost = keep => Err(lost.into()),
+        ended = work(client, settings, metrics, ready) => ended,
+    }
+}
+
+/// What the leader does.
+async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, ready: &AtomicBool) -> Result<(), Failure> {
+    let installed = loop {
+        match install::ensure(client, settings, jiff::Timestamp::now()).await {
+            Ok(installed) => break installed,
+            Err(error) => {
+                tracing::warn!(%error, "the installation's own Secrets are not there yet");
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        }
+    };
+    tracing::info!("the installation's own certificates are there");
+    let ns = settings.partners_namespace.as_str();
+    let (connections, connections_writer) = reflector::store::<Connection>();
+    let (agreements, agreements_writer) = reflector::store::<Agreement>();
+    let mut context =
+        Context::new(client.clone(), settings.clone(), installed.authority, installed.gateway_key, metrics.clone())?;
+    context.connections = Some(connections.clone());
+    let context = Arc::new(context);
+    let config = controller::Config::default().concurrency(settings.concurrency).debounce(Duration::from_millis(100));
+
+    let connection_queue = stream::select_all([
+        own(Api::namespaced(client.clone(), ns), connections_writer),
+        of_agreements(Api::namespaced(client.clone(), ns), connections.clone(), ns),
+        labelled::<Deployment>(Api::namespaced(client.clone(), ns), ns),
+        labelled::<Job>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
+        // A Job speaks through its pod's termination message.
+        labelled::<Pod>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
+    ]);
+    let agreement_queue = stream::select_all([
+        own(Api::namespaced(client.clone(), ns), agreements_writer),
+        of_connections(Api::namespaced(client.clone(), ns), ns),
+    ]);
+    let on_connection_error =
+        |object: Arc<Connection>, error: &partner_connection::Error, ctx: Arc<Context>| partner_connection::on_error(&object, error, &ctx);
+    let on_agreement_error =
+        |object: Arc<Agreement>, error: &partner_connection::Error, ctx: Arc<Context>| sharing_agreement::on_error(&object, error, &ctx);
+    let connection_controller = controller::applier(
+        |object, ctx| Box::pin(partner_connection::reconcile(object, ctx)),
+        on_connection_error,
+        context.clone(),
+        connections,
+        connection_queue,
+        config.clone(),
+    )
+    .for_each(|result| async move { log(result) });
+    let agreement_controller = controller::applier(
+        |object, ctx| Box::pin(sharing_agreement::reconcile(object, ctx)),
+        on_agreement_error,
+        context.clone(),
+        agreements,
+        agreement_queue,
+        config,
+    )
+    .for_each(|result| async move { log(result) });
+    let own_certificates = async {
+        loop {
+            tokio::time::sleep(INSTALL_PERIOD).await;
+            if let Err(error) = install::ensure(client, settings, jiff::Timestamp::now()).await {
+                tracing::warn!(%error, "the installation's own certificates could not be checked");
+            }
+        }
+    };
+    ready.store(true, Ordering::Relaxed);
+    tokio::select! {
+        () = connection_controller => Err("the watch of connections ended".into()),
+        () = agreement_controller => Err("the watch of agreements ended".into()),
+        () = own_certificates => Ok(()),
+    }
+}
+
+/// What starts a reconcile.
+type Queue<K> = std::pin::Pin<Box<dyn Stream<Item = Result<ObjectRef<K>, watcher::Error>> + Send>>;
+
+fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Every change of the objects themselves, which also fills their store.
+fn own<K>(api: Api<K>, writer: reflector::store::Writer<K>) -> Queue<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let stream = watcher(api, watching())
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects();
+    Box::pin(stream.map_ok(|object| ObjectRef::from_obj(&object)))
+}
+
+/// Every change of an agreement, for all connections that name it.
+fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) -> Queue<Connection> {
+    let ns = ns.to_owned();
+    let stream = watcher(api, watching()).default_backoff().touched_objects();
+    Box::pin(stream.map_ok(move |agreement| {
+        let name = agreement.meta().name.clone();
+        let named: Vec<_> = connections
+            .state()
+            .iter()
+            .filter(|guard| guard.0.as_ref().is_ok_and(|c| Some(&c.spec.agreement_ref.name) == name.as_ref()))
+            .map(|guard| Ok(ObjectRef::new(guard.meta().name.as_deref().unwrap_or_default()).within(&ns)))
+            .collect();
+        stream::iter(named)
+    }).try_flatten())
+}
+
+/// Every change of a connection, for the agreement that it names.
+fn of_connections(api: Api<Connection>, ns: &str) -> Queue<Agreement> {
+    let ns = ns.to_owned();
+    let stream = watcher(api, watching()).default_backoff().touched_objects();
+    Box::pin(stream.try_filter_map(move |guard| {
+        let name = guard.0.ok().map(|connection| connection.spec.agreement_ref.name);
+        let found = name.map(|name| ObjectRef::new(&name).within(&ns));
+        async move { Ok(found) }
+    }))
+}
+
+/// Every change of an object of ours that bears a partner's label, by its metadata alone.
+fn labelled<K>(api: Api<PartialObjectMeta<K>>, ns: &str) -> Queue<Connection>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let ns = ns.to_owned();
+    let stream = watcher(api, watching().labels(PARTNER_LABEL)).default_backoff().touched_objects();
+    Box::pin(stream.try_filter_map(move |object| {
+        let found = object.labels().get(PARTNER_LABEL).map(|partner| ObjectRef::new(partner).within(&ns));
+        async move { Ok(found) }
+    }))
+}
+
+fn log<K, E>(result: Result<(ObjectRef<K>, controller::Action), controller::Error<E, watcher::Error>>)
+where
+    K: Resource,
+    K::DynamicType: std::fmt::Debug + Clone + Eq + std::hash::Hash,
+    E: std::error::Error + 'static,
+{
+    match result {
+        // Failed reconciles are logged with their wait; an object that is gone needs nothing.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!(%error, "watch"),
+    }
+}

@@ -1,0 +1,86 @@
+//! What the operator is told when it starts: flags, each with an environment variable that the chart sets.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The operator of Liaison.
+#[derive(Debug, Parser)]
+#[command(name = "liaison-operator", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run until told to stop.
+    Run(Box<Settings>),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crds,
+}
+
+/// Settings of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Domain of server names, and the SPIFFE trust domain.
+    #[arg(long, env, default_value = "liaison.example.ca")]
+    pub domain: String,
+    /// Where partners reach the gateway: host:port, UDP.
+    #[arg(long, env)]
+    pub endpoint: String,
+    /// Tunnel addresses, IPv4.
+    #[arg(long, env, default_value = "100.72.0.0/16")]
+    pub pool_v4: String,
+    /// Tunnel addresses, IPv6.
+    #[arg(long, env, default_value = "fd4c:6961:6973::/112")]
+    pub pool_v6: String,
+    /// Image of the Jobs.
+    #[arg(long, env)]
+    pub image_sync: String,
+    /// Image of the partners' read services.
+    #[arg(long, env)]
+    pub image_infopol: String,
+    /// Pull policy of both.
+    #[arg(long, env, default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Names of pull Secrets, separated by commas.
+    #[arg(long, env, default_value = "")]
+    pub image_pull_secrets: String,
+    /// Name of the replica store that is used when a manifest names none.
+    #[arg(long, env, default_value = "shared")]
+    pub default_store: String,
+    /// Secret that says where the default store is; another store's is `<this>-<store name>`.
+    #[arg(long, env, default_value = "liaison-store")]
+    pub store_secret: String,
+    /// Secret that says where the hub is.
+    #[arg(long, env, default_value = "liaison-hub")]
+    pub hub_secret: String,
+    /// Namespace of the operator, its claims and Jobs.
+    #[arg(long, env, default_value = "liaison-system")]
+    pub system_namespace: String,
+    /// Namespace of the gateway.
+    #[arg(long, env, default_value = "liaison-gateway")]
+    pub gateway_namespace: String,
+    /// Namespace of the two resources and the partners' read services.
+    #[arg(long, env, default_value = "liaison-partners")]
+    pub partners_namespace: String,
+    /// Name of this pod, by which it holds the leader's Lease.
+    #[arg(long, env)]
+    pub pod_name: String,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env, default_value = "0.0.0.0:8080")]
+    pub health_addr: SocketAddr,
+    /// Reconciles at a time.
+    #[arg(long, env, default_value_t = 8)]
+    pub concurrency: u16,
+}
+
+impl Settings {
+    /// The Secret that says where a store is.
+    pub fn store_secret_of(&self, store: &str) -> String {
+        if store == self.default_store { self.store_secret.clone() } else { format!("{}-{store}", self.store_secret) }
+    }
+}
