@@ -4,7 +4,7 @@
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use liaison_records::{
-    catalogue::{self, Column, ColumnType, Table},
+    catalogue::{self, Column, ColumnType, Table, TableKind},
     codes::{AtLarge, Code, Custody, FieldGroup, Jurisdiction, Status, WarrantState},
     search,
 };
@@ -322,7 +322,7 @@ pub fn profile(number: i64, file: &File, granted: &[String], context: &Context) 
             sha256: text(&record.body, "sha256").to_owned(),
             taken_on: text(&record.body, "takenOn").to_owned(),
         }),
-        identity: table_of("offender").map(|table| fields(table, person, context)).unwrap_or_default(),
+        identity: identity(person, context),
         call: call(file, lang),
         groups: ordered
             .filter(|group| granted.iter().any(|g| g == group.as_str()))
@@ -332,7 +332,8 @@ pub fn profile(number: i64, file: &File, granted: &[String], context: &Context) 
                 label: lang.of(group.label()),
                 sections: catalogue::TABLES
                     .iter()
-                    .filter(|table| table.group == *group && !matches!(table.name, "offender" | "caution"))
+                    .filter(|table| table.group == *group && table.kind == TableKind::File)
+                    .filter(|table| !matches!(table.name, "offender" | "caution"))
                     .filter_map(|table| section(table, &of(table.name), context))
                     .collect(),
             })
@@ -373,6 +374,17 @@ fn place(municipality: Option<&str>, jurisdiction: &str, lang: Lang) -> String {
 fn age(birth: Date, today: Date) -> i16 {
     let had_birthday = (today.month(), today.day()) >= (birth.month(), birth.day());
     today.year() - birth.year() - i16::from(!had_birthday)
+}
+
+/// What the top of the page does not say already.
+fn identity(person: &Value, context: &Context) -> Vec<Field> {
+    const SAID: [&str; 6] = ["fps", "surname", "given", "birthDate", "jurisdiction", "municipalityName"];
+    let Some(table) = table_of("offender") else { return Vec::new() };
+    let mut rest = person.clone();
+    if let Some(object) = rest.as_object_mut() {
+        object.retain(|key, _| !SAID.contains(&key.as_str()));
+    }
+    fields(table, &rest, context)
 }
 
 fn caution(record: &Record, context: &Context) -> String {

@@ -61,7 +61,8 @@ impl Replica {
         let database = unique("infopol").replace('-', "_");
         let mut first = server().connect().await.expect("the PostgreSQL of TEST_DATABASE_URL must answer");
         let owner = format!("owner_{database}");
-        run(&mut first, &format!("CREATE ROLE {owner} CREATEROLE LOGIN; CREATE DATABASE {database} OWNER {owner}")).await;
+        run(&mut first, &format!("CREATE ROLE {owner} CREATEROLE LOGIN")).await;
+        run(&mut first, &format!("CREATE DATABASE {database} OWNER {owner}")).await;
         run(&mut first, &format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC")).await;
         let admin = PgPool::connect_lazy_with(server().database(&database));
         let replica = Self { partner: partner.clone(), database, admin, server: server() };
@@ -151,8 +152,8 @@ fn fill(sql: &str, partner: &PartnerName) -> String {
     sql.replace("{share}", &partner.share_schema()).replace("{journal}", &partner.journal_schema())
 }
 
+/// One string at a time is one transaction, unless it says otherwise.
 async fn run(connection: &mut PgConnection, sql: &str) {
-    for (n, statement) in [sql].into_iter().enumerate() {
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))).await.unwrap_or_else(|e| panic!("{n}: {e}\n{statement}"));
-    }
+    let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
+    done.unwrap_or_else(|e| panic!("{e}\n{sql}"));
 }
