@@ -82,6 +82,14 @@ pub enum Error {
         /// The bound.
         seconds: u64,
     },
+    /// What ended a Job: an error that was met in a task.
+    #[error("{message}")]
+    Job {
+        /// Its reason.
+        reason: &'static str,
+        /// Its text.
+        message: String,
+    },
     /// A test stopped the batch here.
     #[error("stopped by a test")]
     Stopped,
@@ -102,6 +110,7 @@ impl Error {
             Self::Corrupt(_) => "Corrupt",
             Self::Config(_) => "InvalidConfiguration",
             Self::Kubernetes(_) => "KubernetesError",
+            Self::Job { reason, .. } => reason,
             Self::Stopped => "Stopped",
         }
     }

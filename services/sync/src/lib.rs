@@ -4,12 +4,16 @@
 //! algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
 //!
 //! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
-//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`worker`].
+//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`worker`]. Kubernetes:
+//! [`desired`], [`serve`]. The Jobs: [`seed`], [`dispose`].
 
+pub mod cli;
 pub mod compare;
 pub mod connect;
 pub mod cursor;
 pub mod delta;
+pub mod desired;
+pub mod dispose;
 pub mod error;
 pub mod fault;
 pub mod gather;
@@ -21,6 +25,10 @@ pub mod quote;
 pub mod record;
 pub mod replica;
 pub mod route;
+pub mod seed;
+pub mod serve;
+pub mod status;
 pub mod subject;
+pub mod telemetry;
 pub mod terms;
 pub mod worker;

@@ -1,2 +1,5 @@
-//! Parses arguments and calls the library.
-fn main() {}
+//! `liaison-sync`: see the library.
+
+fn main() -> std::process::ExitCode {
+    liaison_sync::cli::run()
+}

@@ -1,0 +1,222 @@
+//! The command line: `serve`, and the Jobs `seed` and `dispose`, which report by a termination message.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use liaison_crds::partner_connection::DeletionPolicy;
+use liaison_records::names::PartnerName;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    compare::Budget,
+    connect::Target,
+    desired,
+    dispose::{Policy, dispose},
+    error::{Error, Side},
+    fault::Faults,
+    seed::seed,
+    serve::{Settings, serve},
+    telemetry::{self, Metrics},
+};
+
+/// Keeps each partner's replica equal to what its agreement allows.
+#[derive(Debug, Parser)]
+#[command(name = "liaison-sync", version)]
+pub struct Cli {
+    /// Namespace of the two resources.
+    #[arg(long, env = "PARTNERS_NAMESPACE", default_value = "liaison-partners", global = true)]
+    namespace: String,
+    /// Name of this process, for leases.
+    #[arg(long, env = "POD_NAME", global = true)]
+    holder: Option<String>,
+    /// Name of the replica store that STORE_* leads to.
+    #[arg(long, env = "DEFAULT_STORE", default_value = "shared", global = true)]
+    store: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The steady state: all partners, until told to stop.
+    Serve {
+        /// Where /healthz, /readyz and /metrics are served.
+        #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:8080")]
+        health: std::net::SocketAddr,
+    },
+    /// Makes a partner's schemas and role, and fills its replica.
+    Seed {
+        /// Name of the PartnerConnection.
+        #[arg(long, env = "PARTNER")]
+        partner: PartnerName,
+        /// SCRAM-SHA-256 verifier of the reader's password.
+        #[arg(long, env = "READER_VERIFIER", hide_env_values = true)]
+        verifier: String,
+        /// File that takes the report.
+        #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
+        termination_log: PathBuf,
+    },
+    /// Closes a partner's replica, and drops it or notes by when it must be gone.
+    Dispose {
+        /// Name of the PartnerConnection.
+        #[arg(long, env = "PARTNER")]
+        partner: PartnerName,
+        /// Delete or retain; absent: what the connection says, and retain when there is none.
+        #[arg(long, env = "DELETION_POLICY", ignore_case = true)]
+        policy: Option<Chosen>,
+        /// File that takes the report.
+        #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
+        termination_log: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Chosen {
+    Delete,
+    Retain,
+}
+
+/// Runs the command line.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // One provider for everybody who asks for the default.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(command(cli))
+}
+
+async fn command(cli: Cli) -> ExitCode {
+    let holder = cli.holder.unwrap_or_else(|| format!("liaison-sync-{:016x}", rand::random::<u64>()));
+    let (log, result) = match cli.command {
+        Command::Serve { health } => (None, run_serve(health, cli.namespace, cli.store, holder).await),
+        Command::Seed { partner, verifier, termination_log } => {
+            (Some(termination_log), run_seed(&partner, &verifier, &cli.namespace, &holder).await)
+        }
+        Command::Dispose { partner, policy, termination_log } => {
+            (Some(termination_log), run_dispose(&partner, policy, &cli.namespace, cli.store, &holder).await)
+        }
+    };
+    let (report, code) = match result {
+        Ok(report) => (report, ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(reason = error.reason(), "{error}");
+            (json!({"reason": error.reason(), "message": error.to_string()}), ExitCode::FAILURE)
+        }
+    };
+    if let Some(path) = log {
+        // The kubelet keeps 4 KiB.
+        let text: String = report.to_string().chars().take(3_000).collect();
+        if let Err(error) = std::fs::write(&path, text) {
+            tracing::warn!("the report could not be written to {}: {error}", path.display());
+        }
+    }
+    code
+}
+
+async fn kubernetes() -> Result<Client, Error> {
+    Client::try_default().await.map_err(|e| Error::Kubernetes(e.to_string()))
+}
+
+async fn run_serve(
+    health: std::net::SocketAddr,
+    namespace: String,
+    store_name: String,
+    holder: String,
+) -> Result<Value, Error> {
+    let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
+    let client = kubernetes().await?;
+    let stop = CancellationToken::new();
+    let metrics = Arc::new(Metrics::default());
+    let server = tokio::spawn(telemetry::serve(health, metrics.clone(), stop.clone()));
+    tokio::spawn(signals(stop.clone()));
+    let settings = Settings { hub, store, store_name, namespace, holder };
+    let result = serve(settings, client, metrics, stop.clone()).await;
+    stop.cancel();
+    if let Ok(Err(error)) = server.await {
+        tracing::warn!("{error}");
+    }
+    result.map(|()| json!({"reason": "Stopped"}))
+}
+
+async fn signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    }
+}
+
+async fn run_seed(partner: &PartnerName, verifier: &str, namespace: &str, holder: &str) -> Result<Value, Error> {
+    let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
+    let client = kubernetes().await?;
+    let terms = wait_until_authorized(&client, namespace, partner).await?;
+    let seeded = seed(&hub, &store, &terms, verifier, holder, Budget::default(), Faults::default()).await?;
+    tracing::info!(%partner, files = seeded.files, records = seeded.records, "seeded");
+    Ok(json!({"reason": "Seeded", "files": seeded.files, "records": seeded.records}))
+}
+
+/// The operator authorizes in status what it has accepted; a Job that is quicker waits for it a while.
+async fn wait_until_authorized(
+    client: &Client,
+    namespace: &str,
+    partner: &PartnerName,
+) -> Result<crate::terms::Terms, Error> {
+    let refused = |message: String| Error::Job { reason: "NotAuthorized", message };
+    for _ in 0..30 {
+        let terms = desired::terms_of(client, namespace, partner).await?;
+        let terms = terms.ok_or_else(|| refused(format!("there is no PartnerConnection {partner} in {namespace}")))?;
+        if terms.suspended || terms.authorized_until.is_some() {
+            return Ok(terms);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Err(refused(format!("status.authorizedUntil of {partner} is not set: no agreement in force authorizes it")))
+}
+
+async fn run_dispose(
+    partner: &PartnerName,
+    chosen: Option<Chosen>,
+    namespace: &str,
+    store_name: String,
+    holder: &str,
+) -> Result<Value, Error> {
+    let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
+    let policy = match chosen {
+        Some(Chosen::Delete) => Policy::Delete,
+        _ => {
+            let found = desired::connection(&kubernetes().await?, namespace, partner).await?;
+            let delete = found.as_ref().is_some_and(|(c, _)| c.spec.deletion_policy == Some(DeletionPolicy::Delete));
+            if delete && chosen.is_none() {
+                Policy::Delete
+            } else {
+                let (agreement, days) =
+                    found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
+                let due = Timestamp::now().saturating_add(SignedDuration::from_hours(24 * i64::from(days)));
+                Policy::Retain { due: due.unwrap_or(Timestamp::now()), agreement, store: store_name }
+            }
+        }
+    };
+    let disposed = dispose(&hub, &store, partner, &policy, holder).await?;
+    tracing::info!(%partner, drained = disposed.drained, gone = disposed.gone, "disposed");
+    let due = match &policy {
+        Policy::Delete => None,
+        Policy::Retain { due, .. } => Some(due.to_string()),
+    };
+    let reason = if disposed.gone { "Disposed" } else { "Retained" };
+    Ok(json!({"reason": reason, "accessLogRows": disposed.drained, "due": due}))
+}

@@ -1,0 +1,202 @@
+//! What Kubernetes says: watches of the two resources, boiled down to each partner's terms, and the DataFresh condition.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::{Stream, StreamExt};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt, watcher},
+};
+use liaison_crds::{PartnerConnection, SharingAgreement};
+use liaison_records::names::PartnerName;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::{
+    error::Error,
+    status::{Condition, Fresh},
+    terms::Terms,
+};
+
+const MANAGER: &str = "liaison-sync";
+
+/// What is wanted of a partner, and what its object says of freshness.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// Its terms.
+    pub terms: Terms,
+    /// The status of DataFresh in its object.
+    pub fresh: Fresh,
+}
+
+/// All objects of the two kinds, as last heard.
+#[derive(Debug, Default)]
+struct Objects {
+    connections: Kept<PartnerConnection>,
+    agreements: Kept<SharingAgreement>,
+}
+
+/// The objects of one kind; those that cannot be read are kept as absent.
+#[derive(Debug)]
+struct Kept<K> {
+    objects: BTreeMap<String, K>,
+    listing: Option<BTreeMap<String, K>>,
+    listed: bool,
+}
+
+impl<K> Default for Kept<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), listing: None, listed: false }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Kept<K> {
+    fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) {
+        match event {
+            watcher::Event::Init => self.listing = Some(BTreeMap::new()),
+            watcher::Event::InitApply(object) => {
+                if let Some((name, object)) = readable(object) {
+                    self.listing.get_or_insert_default().insert(name, object);
+                }
+            }
+            watcher::Event::InitDone => {
+                self.objects = self.listing.take().unwrap_or_default();
+                self.listed = true;
+            }
+            watcher::Event::Apply(object) => {
+                let name = object.name_any();
+                match readable(object) {
+                    Some((name, object)) => self.objects.insert(name, object),
+                    None => self.objects.remove(&name),
+                };
+            }
+            watcher::Event::Delete(object) => {
+                self.objects.remove(&object.name_any());
+            }
+        }
+    }
+}
+
+fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<(String, K)> {
+    let name = object.name_any();
+    match object.0 {
+        Ok(object) => Some((name, object)),
+        Err(_) => {
+            tracing::warn!(%name, kind = %K::kind(&()), "an object cannot be read and is passed over: its share is closed");
+            None
+        }
+    }
+}
+
+/// The terms of all partners of `store`.
+fn desired(objects: &Objects, store: &str) -> Vec<Desired> {
+    let agreements = &objects.agreements.objects;
+    objects
+        .connections
+        .objects
+        .values()
+        .filter(|connection| {
+            let named = connection.status.as_ref().and_then(|status| status.store_name.as_deref());
+            named.or(connection.spec.replica.as_ref().map(|r| r.store_name.as_str())).is_none_or(|name| name == store)
+        })
+        .filter_map(|connection| {
+            let terms = Terms::of(connection, agreements.get(&connection.spec.agreement_ref.name))?;
+            Some(Desired { terms, fresh: Fresh::of(connection) })
+        })
+        .collect()
+}
+
+/// Watches both kinds in `namespace` until the receiver is dropped. `None` until both have been listed.
+pub fn watch_terms(client: &Client, namespace: &str, store: String) -> watch::Receiver<Option<Vec<Desired>>> {
+    let (sender, receiver) = watch::channel(None);
+    let connections = events(Api::<DeserializeGuard<PartnerConnection>>::namespaced(client.clone(), namespace));
+    let agreements = events(Api::<DeserializeGuard<SharingAgreement>>::namespaced(client.clone(), namespace));
+    tokio::spawn(async move {
+        let mut objects = Objects::default();
+        let mut connections = std::pin::pin!(connections);
+        let mut agreements = std::pin::pin!(agreements);
+        loop {
+            tokio::select! {
+                Some(event) = connections.next() => objects.connections.take(event),
+                Some(event) = agreements.next() => objects.agreements.take(event),
+                () = sender.closed() => return,
+                else => return,
+            }
+            if objects.connections.listed && objects.agreements.listed {
+                let now = Some(desired(&objects, &store));
+                sender.send_if_modified(|before| {
+                    let differs = *before != now;
+                    *before = now;
+                    differs
+                });
+            }
+        }
+    });
+    receiver
+}
+
+/// Events of a kind, for ever: errors are logged and waited out.
+fn events<K>(api: Api<DeserializeGuard<K>>) -> impl Stream<Item = watcher::Event<DeserializeGuard<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .filter_map(|event| async move {
+            event.inspect_err(|error| tracing::warn!(%error, "watching the Kubernetes API failed, trying again")).ok()
+        })
+}
+
+/// The terms of one partner, asked once; `None` when there is no such connection.
+pub async fn terms_of(client: &Client, namespace: &str, partner: &PartnerName) -> Result<Option<Terms>, Error> {
+    let kubernetes = |error: kube::Error| Error::Kubernetes(error.to_string());
+    let connections: Api<PartnerConnection> = Api::namespaced(client.clone(), namespace);
+    let Some(connection) = connections.get_opt(partner.as_str()).await.map_err(kubernetes)? else { return Ok(None) };
+    let agreements: Api<SharingAgreement> = Api::namespaced(client.clone(), namespace);
+    let agreement = agreements.get_opt(&connection.spec.agreement_ref.name).await.map_err(kubernetes)?;
+    Ok(Terms::of(&connection, agreement.as_ref()))
+}
+
+/// A connection as it stands, and how long its replica may stay after the end.
+pub async fn connection(
+    client: &Client,
+    namespace: &str,
+    partner: &PartnerName,
+) -> Result<Option<(PartnerConnection, i32)>, Error> {
+    let kubernetes = |error: kube::Error| Error::Kubernetes(error.to_string());
+    let connections: Api<PartnerConnection> = Api::namespaced(client.clone(), namespace);
+    let Some(connection) = connections.get_opt(partner.as_str()).await.map_err(kubernetes)? else { return Ok(None) };
+    let agreements: Api<SharingAgreement> = Api::namespaced(client.clone(), namespace);
+    let agreement = agreements.get_opt(&connection.spec.agreement_ref.name).await.map_err(kubernetes)?;
+    let days = agreement.map_or(0, |a| a.spec.retention.disposal_days);
+    Ok(Some((connection, days)))
+}
+
+/// Writes DataFresh by server-side apply; nothing else of status is ours.
+pub async fn write_condition(
+    client: &Client,
+    namespace: &str,
+    partner: &PartnerName,
+    condition: &Condition,
+) -> Result<(), Error> {
+    let api: Api<PartnerConnection> = Api::namespaced(client.clone(), namespace);
+    let body = serde_json::json!({
+        "apiVersion": PartnerConnection::api_version(&()),
+        "kind": PartnerConnection::kind(&()),
+        "metadata": {"name": partner.as_str()},
+        "status": {"conditions": [condition.to_json()]},
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch_status(partner.as_str(), &params, &Patch::Apply(&body))
+        .await
+        .map_err(|error| Error::Kubernetes(error.to_string()))?;
+    Ok(())
+}
+
+/// Watch receivers by partner, for looking up.
+pub fn by_partner(desired: &[Desired]) -> HashMap<PartnerName, Fresh> {
+    desired.iter().map(|d| (d.terms.partner.clone(), d.fresh)).collect()
+}

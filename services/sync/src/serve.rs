@@ -1,0 +1,199 @@
+//! The steady state as a process: terms from Kubernetes, rounds of the worker, DataFresh and metrics.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::Client;
+use liaison_records::names::PartnerName;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    compare::Budget,
+    connect::Target,
+    desired::{self, Desired},
+    dispose::{self, Policy},
+    error::Error,
+    fault::Faults,
+    status::{Condition, Pending, judge},
+    telemetry::Metrics,
+    worker::{Context, Worker},
+};
+
+/// What `serve` needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// The hub.
+    pub hub: Target,
+    /// The replica store.
+    pub store: Target,
+    /// Its name in manifests.
+    pub store_name: String,
+    /// Where the two resources stand.
+    pub namespace: String,
+    /// Names this process.
+    pub holder: String,
+}
+
+const PROBE: Duration = Duration::from_secs(1);
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Runs until `stop`.
+pub async fn serve(
+    settings: Settings,
+    client: Client,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Settings { hub, store, store_name, namespace, holder } = settings;
+    let mut terms = desired::watch_terms(&client, &namespace, store_name);
+    let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default());
+    let mut worker = Worker::new(context);
+    let mut pending = Pending::default();
+    let mut known: BTreeSet<PartnerName> = BTreeSet::new();
+    let mut housekept: Option<Instant> = None;
+    let mut hub_down = false;
+    // Nothing is done before both kinds are listed: an empty list would read as "no partner".
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        listed = terms.wait_for(Option::is_some) => {
+            if listed.is_err() { return Err(Error::Kubernetes("the watches ended".to_owned())); }
+        }
+    }
+    while !stop.is_cancelled() {
+        let now = Timestamp::now();
+        metrics.beat(now);
+        let wanted = terms.borrow_and_update().clone().unwrap_or_default();
+        worker.set_terms(wanted.iter().map(|d| d.terms.clone()).collect());
+        let result = worker.round(now).await;
+        metrics.hub(result.is_ok());
+        match &result {
+            Ok(_) if hub_down => {
+                tracing::info!("the hub answers again");
+                hub_down = false;
+            }
+            Err(error) if !hub_down => {
+                tracing::warn!(reason = error.reason(), "no cycle: {error}");
+                hub_down = true;
+            }
+            _ => {}
+        }
+        for report in worker.take_reports() {
+            metrics.report(&report);
+            if let Ok(written) = report.result
+                && let Some(batch) = written.batch
+            {
+                let millis = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(partner = %report.partner, batch, records = written.records, withdrawn = written.withdrawn,
+                    bytes = written.bytes, millis, "batch landed");
+            }
+        }
+        say(&worker, &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
+        if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
+            housekept = Some(Instant::now());
+            keep_house(&worker, &hub, &store, &holder, &wanted, &metrics).await;
+        }
+        pause(&mut worker, &mut terms, &stop, result.unwrap_or(false)).await;
+    }
+    worker.shut_down().await;
+    Ok(())
+}
+
+/// Until the next round: a second, or less when tasks end or terms change.
+async fn pause(
+    worker: &mut Worker,
+    terms: &mut watch::Receiver<Option<Vec<Desired>>>,
+    stop: &CancellationToken,
+    started: bool,
+) {
+    let until = Instant::now() + PROBE;
+    // What was just started mostly ends soon, and what follows it should not wait for the next probe.
+    let slice = if started { Duration::from_millis(20) } else { Duration::ZERO };
+    tokio::time::sleep(slice).await;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        if worker.busy() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = terms.changed() => return,
+                () = worker.wait(left) => if started { return },
+            }
+        } else {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = terms.changed() => return,
+                () = tokio::time::sleep(left) => return,
+            }
+        }
+    }
+}
+
+/// Metrics and DataFresh.
+async fn say(
+    worker: &Worker,
+    wanted: &[Desired],
+    client: &Client,
+    namespace: &str,
+    pending: &mut Pending,
+    metrics: &Metrics,
+    known: &mut BTreeSet<PartnerName>,
+) {
+    let now = Timestamp::now();
+    let standings = worker.standings(now);
+    let freshness: HashMap<&PartnerName, &Desired> = wanted.iter().map(|d| (&d.terms.partner, d)).collect();
+    let names: BTreeSet<PartnerName> = standings.keys().cloned().collect();
+    for gone in known.difference(&names) {
+        metrics.forget(gone.as_str());
+    }
+    *known = names;
+    for (partner, standing) in &standings {
+        metrics.standing(partner.as_str(), standing, now);
+        let Some(Desired { terms, fresh: written }) = freshness.get(partner) else { continue };
+        let Some((fresh, reason, message)) = judge(standing, terms.freshness_seconds, now) else { continue };
+        if !pending.due(partner, *written, fresh, now) {
+            continue;
+        }
+        let condition =
+            Condition { fresh, reason: reason.to_owned(), message, generation: terms.generation, at: now };
+        if let Err(error) = desired::write_condition(client, namespace, partner, &condition).await {
+            tracing::warn!(%partner, reason = error.reason(), "DataFresh could not be written: {error}");
+        }
+    }
+}
+
+/// Trims the change log, and disposes of replicas whose time has come.
+async fn keep_house(
+    worker: &Worker,
+    hub: &Target,
+    store: &Target,
+    holder: &str,
+    wanted: &[Desired],
+    metrics: &Metrics,
+) {
+    match worker.trim().await {
+        Ok(rows) => metrics.trimmed(rows),
+        Err(error) => tracing::warn!(reason = error.reason(), "the change log was not trimmed: {error}"),
+    }
+    let overdue = async {
+        let client = hub.connect().await?;
+        dispose::due(&client).await
+    };
+    match overdue.await {
+        Ok(partners) => {
+            for partner in partners.iter().filter(|p| wanted.iter().all(|d| d.terms.partner != **p)) {
+                match dispose::dispose(hub, store, partner, &Policy::Delete, holder).await {
+                    Ok(_) => tracing::info!(%partner, "a replica that was kept is disposed of: its time had come"),
+                    Err(error) => tracing::warn!(%partner, reason = error.reason(), "disposal failed: {error}"),
+                }
+            }
+        }
+        Err(error) => tracing::warn!(reason = error.reason(), "disposals could not be listed: {error}"),
+    }
+}
