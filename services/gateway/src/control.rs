@@ -63,6 +63,13 @@ pub struct Secrets {
     pub wireguard: Option<WireGuardPrivateKey>,
 }
 
+impl Secrets {
+    /// Whether all three are there.
+    pub fn is_complete(&self) -> bool {
+        self.server.is_some() && self.client.is_some() && self.wireguard.is_some()
+    }
+}
+
 /// The gateway's WireGuard private key; cannot be logged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WireGuardPrivateKey(pub [u8; 32]);

@@ -87,7 +87,16 @@ pub async fn run_with(config: Config, client: kube::Client, stop: CancellationTo
     let partners = config.partners_namespace.clone();
     let feeding = CancellationToken::new();
     let _ends = feeding.clone().drop_guard();
-    let watching = kubernetes::partner_connections(client.clone(), partners.clone(), change_tx);
+    // Not before there are keys: what was heard long before it is acted on would count as fresh.
+    let mut keys_there = secrets.clone();
+    let watching = {
+        let (client, partners) = (client.clone(), partners.clone());
+        async move {
+            if keys_there.wait_for(Secrets::is_complete).await.is_ok() {
+                kubernetes::partner_connections(client, partners, change_tx).await;
+            }
+        }
+    };
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
     let writing = kubernetes::conditions(client, partners, condition_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
@@ -144,6 +153,8 @@ pub async fn serve(config: Config, mut feeds: Feeds, stop: CancellationToken) ->
     tracing::info!(device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
 
     let result = tokio::select! {
+        // First: at the end the others are ready as well.
+        biased;
         () = stop.cancelled() => Ok(()),
         () = failed.cancelled() => Err(Error::DeviceGone),
         ended = health => Err(ended.map_err(io::Error::other).flatten().err().map_or(Error::DeviceGone, Error::Listen)),
