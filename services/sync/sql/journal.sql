@@ -74,7 +74,7 @@ DECLARE
     obstacle text;
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION 'records are read in READ COMMITTED transactions only' USING ERRCODE = 'LA003';
+        RAISE EXCEPTION 'reading needs a READ COMMITTED transaction' USING ERRCODE = 'LA003';
     END IF;
     obstacle := {journal}.obstacle();
     IF obstacle = 'closed' THEN
@@ -86,7 +86,8 @@ END
 $fn$;
 
 -- Uses up one row of access_log and returns it, or raises LA003, always the same way: it must have been committed by
--- another transaction within the last 60 s, allowed, for this officer and (unless NULL) exactly this request, unused.
+-- another transaction within the last 60 s, allowed, for this officer and exactly this request (a list of files has none
+-- of its own), unused.
 CREATE OR REPLACE FUNCTION {journal}.take(access bigint, officer text, request jsonb, kinds text[])
 RETURNS {journal}.access_log
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
@@ -102,7 +103,7 @@ BEGIN
        AND l.xid IS DISTINCT FROM pg_current_xact_id()
        AND l.at > clock_timestamp() - interval '60 seconds'
        AND l.officer = take.officer
-       AND (take.request IS NULL OR l.request = take.request)
+       AND (l.kind = 'shown' OR l.request = take.request)
        AND l.kind = ANY (take.kinds)
        AND l.outcome = 'allowed'
        AND l.used_at IS NULL
