@@ -481,11 +481,13 @@ impl Worker {
         let before: HashMap<PartnerName, Option<i64>> =
             self.standings(now).into_iter().map(|(p, s)| (p, s.exact_at_millis)).collect();
         loop {
-            let hub = self.round(now).await;
-            if let Err(error) = hub {
-                let partner = self.partners.keys().next().cloned();
-                if let Some(partner) = partner {
-                    return Err((partner, error.reason(), error.to_string()));
+            match self.round(now).await {
+                Ok(true) => {}
+                Ok(false) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => {
+                    if let Some(partner) = self.partners.keys().next().cloned() {
+                        return Err((partner, error.reason(), error.to_string()));
+                    }
                 }
             }
             while self.busy() {

@@ -1,0 +1,351 @@
+//! Batches on a real PostgreSQL, one scenario a test: leases, crash points, what crosses and what does not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures::FutureExt;
+use liaison_sync::{
+    compare::Budget,
+    dispose::{Policy, dispose},
+    error::Error,
+    fault::{Faults, STEPS, Step},
+    quote::ident,
+    seed::{self, Seeded},
+};
+use support::{VERIFIER, World, file_sql, now, picture_sql, terms};
+
+const ALL_GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
+const VANCOUVER: &str = r#"{"anyOf":[{"municipalities":["5915022"]}]}"#;
+const WEST: &str = r#"{"anyOf":[{"jurisdictions":["CA-BC","CA-SK"]}]}"#;
+
+#[tokio::test]
+async fn seeding_twice_is_seeding_once_and_disposing_twice_is_disposing_once() {
+    let world = World::new("syncseed").await;
+    let partner = world.partner("a");
+    for id in 1..=30 {
+        world.file(id, if id % 3 == 0 { "4711066" } else { "5915022" }, 2).await;
+    }
+    world.execute("INSERT INTO oms.office VALUES (1, 'Vancouver Parole')").await;
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let small = Budget { chunk: 3, bytes: 1, ..Budget::default() };
+    let seed = || seed::seed(&world.hub_target, &world.store_target, &terms, VERIFIER, "job", small, Faults::default());
+    let first = seed().await.unwrap();
+    assert_eq!(first, Seeded { files: 20, records: 20 * 6 + 1 });
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    let batches = "SELECT count(*) FROM liaison.ledger_batch";
+    let before: i64 = world.hub.query_one(batches, &[]).await.unwrap().get(0);
+    assert!(before > 3, "filled in parts, each a batch");
+    assert_eq!(seed().await.unwrap(), first);
+    let after: i64 = world.hub.query_one(batches, &[]).await.unwrap().get(0);
+    assert_eq!(before, after, "nothing crossed the second time");
+    // A schema or role that is not ours is left alone.
+    world.store.batch_execute("CREATE SCHEMA share_syncnotours").await.unwrap();
+    let mut client = world.store_target.connect().await.unwrap();
+    let error = seed::prepare(&mut client, &"syncnotours".parse().unwrap(), VERIFIER).await.unwrap_err();
+    assert!(matches!(error, Error::NotOurs { .. }), "{error}");
+    assert_eq!(error.reason(), "NotOurs");
+    drop(client);
+    // Retained: closed, the role disabled, due; then dropped. The journal is on the hub.
+    let journal = ident(&partner.journal_schema());
+    world
+        .store
+        .batch_execute(&format!(
+            "INSERT INTO {journal}.access_log (xid, at, officer, purpose, kind, request, language, outcome)
+             VALUES (pg_current_xact_id(), now(), 'o', 'Supervision', 'file', '{{}}', 'en', 'allowed')"
+        ))
+        .await
+        .unwrap();
+    let retain =
+        Policy::Retain { due: "2026-01-01T00:00:00Z".parse().unwrap(), agreement: "bc".into(), store: "shared".into() };
+    for _ in 0..2 {
+        dispose(&world.hub_target, &world.store_target, &partner, &retain, "job").await.unwrap();
+    }
+    let login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1";
+    assert!(!world.store.query_one(login, &[&partner.reader_role()]).await.unwrap().get::<_, bool>(0));
+    let hub = world.hub_target.connect().await.unwrap();
+    assert_eq!(liaison_sync::dispose::due(&hub).await.unwrap(), vec![partner.clone()]);
+    for _ in 0..2 {
+        let done = dispose(&world.hub_target, &world.store_target, &partner, &Policy::Delete, "job").await.unwrap();
+        assert!(done.gone);
+    }
+    assert!(liaison_sync::dispose::due(&hub).await.unwrap().is_empty());
+    assert!(world.store.query_opt(login, &[&partner.reader_role()]).await.unwrap().is_none());
+    let rows: i64 = world.hub.query_one("SELECT count(*) FROM liaison.access_log", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn when_nothing_changes_only_the_as_of_row_is_written() {
+    let mut world = World::new("syncidle").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=5 {
+        world.file(id, "5915022", 1).await;
+    }
+    let mut terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    terms.freshness_seconds = 2;
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    let share = ident(&partner.share_schema());
+    let writes = || async {
+        let rows = world
+            .store
+            .query(
+                "SELECT relname::text, pg_stat_get_xact_tuples_inserted(0), xmin::text FROM pg_class WHERE false",
+                &[],
+            )
+            .await
+            .unwrap();
+        drop(rows);
+        let sql = format!(
+            "SELECT (SELECT string_agg(xmin::text, ',' ORDER BY tbl, id) FROM {share}.record)
+                 || (SELECT string_agg(xmin::text, ',' ORDER BY offender) FROM {share}.subject),
+                 (SELECT xmin::text FROM {share}.cursor)"
+        );
+        let row = world.store.query_one(&sql, &[]).await.unwrap();
+        (row.get::<_, String>(0), row.get::<_, String>(1))
+    };
+    let (records, cursor) = writes().await;
+    for _ in 0..20 {
+        worker.round(now()).await.unwrap();
+        while worker.busy() {
+            worker.wait(std::time::Duration::from_secs(1)).await;
+        }
+    }
+    assert_eq!(writes().await, (records.clone(), cursor.clone()), "I9: not even the as-of row before it is due");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for _ in 0..5 {
+        worker.round(now()).await.unwrap();
+        while worker.busy() {
+            worker.wait(std::time::Duration::from_secs(1)).await;
+        }
+    }
+    let (records_later, cursor_later) = writes().await;
+    assert_eq!(records, records_later);
+    assert_ne!(cursor, cursor_later, "once per half freshness objective");
+    // A reload that changes nothing sends nothing.
+    let batches = "SELECT count(*) FROM liaison.ledger_batch";
+    let before: i64 = world.hub.query_one(batches, &[]).await.unwrap().get(0);
+    world
+        .execute(
+            "BEGIN; CREATE TEMP TABLE o ON COMMIT DROP AS TABLE oms.offender; CREATE TEMP TABLE a ON COMMIT DROP AS TABLE oms.alias;
+             CREATE TEMP TABLE p ON COMMIT DROP AS TABLE oms.photograph; CREATE TEMP TABLE s ON COMMIT DROP AS TABLE oms.sentence;
+             TRUNCATE oms.offender CASCADE; INSERT INTO oms.offender TABLE o; INSERT INTO oms.alias TABLE a;
+             INSERT INTO oms.photograph TABLE p; INSERT INTO oms.sentence TABLE s; COMMIT",
+        )
+        .await;
+    worker.converge(now()).await.unwrap();
+    assert_eq!(before, world.hub.query_one(batches, &[]).await.unwrap().get::<_, i64>(0));
+    assert_eq!(writes().await.0, records);
+    world.check_i1(&terms).await;
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn killed_at_every_step_it_converges_and_the_ledger_came_first() {
+    let mut world = World::new("synckill").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=8 {
+        world.file(id, "5915022", 1).await;
+    }
+    let mut terms = terms(&partner, ALL_GROUPS, WEST);
+    for (round, step) in STEPS.into_iter().cycle().take(18).enumerate() {
+        let round = i64::try_from(round).unwrap();
+        // Odd rounds change the scope, so that comparing batches are killed as well.
+        if round % 2 == 1 || step == Step::Narrowing {
+            terms.generation += 1;
+            let scope = if terms.generation % 2 == 0 { VANCOUVER } else { WEST };
+            terms.grant.as_mut().unwrap().scope.share = support::population(scope);
+        }
+        world.execute(&file_sql(100 + round, if round % 3 == 0 { "4711066" } else { "5915022" }, "Released", 1)).await;
+        world.execute(&format!("UPDATE oms.sentence SET length_days = {round} WHERE offender % 2 = 0")).await;
+        let faults = Faults::hooked(move |at, _| {
+            async move { if at == step { Err(Error::Stopped) } else { Ok(()) } }.boxed()
+        });
+        let mut worker = world.worker("w", Budget::default(), faults);
+        worker.set_terms(vec![terms.clone()]);
+        let stopped = worker.converge(now()).await;
+        if step != Step::Narrowing {
+            assert_eq!(stopped.unwrap_err().1, "Stopped", "{step:?}");
+        }
+        world.check_i2(&partner).await;
+        drop(worker);
+        let mut worker = world.worker("w", Budget::default(), Faults::default());
+        worker.set_terms(vec![terms.clone()]);
+        worker.converge(now()).await.unwrap();
+        world.check_i1(&terms).await;
+        world.check_i2(&partner).await;
+    }
+    let states = "SELECT state, count(*) FROM liaison.ledger_batch GROUP BY 1";
+    let rows = world.hub.query(states, &[]).await.unwrap();
+    let states: Vec<&str> = rows.iter().map(|r| r.get(0)).collect();
+    assert!(states.contains(&"landed") && states.contains(&"void"), "{states:?}");
+    assert!(!states.contains(&"prepared") && !states.contains(&"disclosed"), "{states:?}");
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn of_two_holders_only_the_later_can_write_on_either_side() {
+    for step in [Step::Decided, Step::Ledgered] {
+        let mut world = World::new("synctwo").await;
+        let partner = world.partner("a");
+        world.prepare(&partner).await;
+        world.file(1, "5915022", 1).await;
+        let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+        let armed = Arc::new(AtomicBool::new(false));
+        let reached = Arc::new(tokio::sync::Notify::new());
+        let go_on = Arc::new(tokio::sync::Notify::new());
+        let faults = {
+            let (armed, reached, go_on) = (armed.clone(), reached.clone(), go_on.clone());
+            Faults::hooked(move |at, _| {
+                let (armed, reached, go_on) = (armed.clone(), reached.clone(), go_on.clone());
+                async move {
+                    if at == step && armed.swap(false, Ordering::SeqCst) {
+                        reached.notify_one();
+                        go_on.notified().await;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+        };
+        let mut old = world.worker("w", Budget::default(), faults);
+        old.set_terms(vec![terms.clone()]);
+        old.converge(now()).await.unwrap();
+        world.execute("UPDATE oms.alias SET surname = 'Changed'").await;
+        armed.store(true, Ordering::SeqCst);
+        let old = tokio::spawn(async move {
+            let result = old.converge(now()).await;
+            (old, result)
+        });
+        reached.notified().await;
+        // The same holder name: the lease is taken at once, as after an expiry.
+        let mut new = world.worker("w", Budget::default(), Faults::default());
+        new.set_terms(vec![terms.clone()]);
+        new.converge(now()).await.unwrap();
+        world.check_i1(&terms).await;
+        let before = world.cursor_text(&partner).await;
+        go_on.notify_one();
+        let (_, result) = old.await.unwrap();
+        assert_eq!(result.unwrap_err().1, "LeaseHeld", "the older holder is fenced at {step:?}");
+        assert_eq!(before, world.cursor_text(&partner).await, "and wrote nothing");
+        world.check_i2(&partner).await;
+        world.drop().await;
+    }
+}
+
+#[tokio::test]
+async fn suspension_closes_at_once_and_nothing_crosses_meanwhile() {
+    let mut world = World::new("syncsusp").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    let mut terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    terms.suspended = true;
+    worker.set_terms(vec![terms.clone()]);
+    world.file(2, "5915022", 1).await;
+    worker.converge(now()).await.unwrap();
+    let closed = format!("SELECT suspended FROM {}.cursor", ident(&partner.share_schema()));
+    assert!(world.store.query_one(&closed, &[]).await.unwrap().get::<_, bool>(0));
+    assert_eq!(world.count(&partner, "subject").await, 1);
+    terms.suspended = false;
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    // An agreement that is gone closes too: nothing is authorized.
+    worker.set_terms(vec![liaison_sync::terms::Terms { grant: None, authorized_until: None, ..terms.clone() }]);
+    worker.converge(now()).await.unwrap();
+    let until = format!("SELECT authorized_until IS NULL FROM {}.cursor", ident(&partner.share_schema()));
+    assert!(world.store.query_one(&until, &[]).await.unwrap().get::<_, bool>(0));
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn a_restored_hub_or_replica_is_rebuilt_and_another_timeline_is_compared() {
+    let mut world = World::new("syncrest").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=4 {
+        world.file(id, "5915022", 1).await;
+    }
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let share = ident(&partner.share_schema());
+    let sync = |world: &World, holder: &str| {
+        let mut worker = world.worker(holder, Budget::default(), Faults::default());
+        worker.set_terms(vec![terms.clone()]);
+        worker
+    };
+    sync(&world, "w").converge(now()).await.unwrap();
+    world.execute(&picture_sql(100, 1, "another")).await;
+    sync(&world, "w").converge(now()).await.unwrap();
+    // The hub is restored: it has forgotten the last batch, and its epochs are older.
+    world
+        .execute(
+            "DELETE FROM liaison.ledger_entry WHERE batch = 2; DELETE FROM liaison.ledger_batch WHERE batch = 2;
+             UPDATE liaison.lease SET epoch = 1",
+        )
+        .await;
+    sync(&world, "w").converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    let kinds = "SELECT kind FROM liaison.ledger_batch ORDER BY batch DESC LIMIT 1";
+    assert_eq!(world.hub.query_one(kinds, &[]).await.unwrap().get::<_, &str>(0), "rebuild");
+    // The replica is restored from a backup: its cursor is behind.
+    world.store.batch_execute(&format!("CREATE TABLE old AS TABLE {share}.cursor")).await.unwrap();
+    world.execute("UPDATE oms.alias SET surname = 'Later'").await;
+    sync(&world, "w").converge(now()).await.unwrap();
+    world
+        .store
+        .batch_execute(&format!(
+            "UPDATE {share}.cursor c SET snapshot = o.snapshot, batch = o.batch, head = o.head FROM old o"
+        ))
+        .await
+        .unwrap();
+    sync(&world, "w").converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    // Another timeline of the hub: what the replica has is compared, and only differences cross.
+    world.store.batch_execute(&format!("UPDATE {share}.cursor SET hub_identity = '1/00000009'")).await.unwrap();
+    world.execute("UPDATE oms.alias SET surname = 'Last' WHERE id = 100; TRUNCATE liaison.change").await;
+    sync(&world, "w").converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn a_dead_store_or_hub_says_so() {
+    let world = World::new("syncdead").await;
+    let partner = world.partner("a");
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let nowhere = |side| {
+        liaison_sync::connect::Target::from_url(side, "postgres://nobody@127.0.0.1:1/none").unwrap()
+    };
+    let seed = |hub: &liaison_sync::connect::Target, store: &liaison_sync::connect::Target| {
+        let (hub, store, terms) = (hub.clone(), store.clone(), terms.clone());
+        async move { seed::seed(&hub, &store, &terms, VERIFIER, "j", Budget::default(), Faults::default()).await }
+    };
+    let error = seed(&world.hub_target, &nowhere(liaison_sync::error::Side::Store)).await.unwrap_err();
+    assert_eq!(error.reason(), "StoreUnreachable", "{error}");
+    let error = seed(&nowhere(liaison_sync::error::Side::Hub), &world.store_target).await.unwrap_err();
+    assert_eq!(error.reason(), "HubUnreachable", "{error}");
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    let unknown = terms.clone();
+    worker.set_terms(vec![liaison_sync::terms::Terms { partner: world.partner("b"), ..unknown }]);
+    assert_eq!(worker.converge(now()).await.unwrap_err().1, "NotSeeded");
+    let mut world = world;
+    world.prepare(&partner).await;
+    world.drop().await;
+}

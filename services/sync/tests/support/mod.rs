@@ -1,0 +1,337 @@
+//! A hub and a store of one test's own on the real PostgreSQL, a small OMS, and the oracle.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use liaison_records::{codes::Code, codes::FieldGroup, names::PartnerName, population::Population};
+use liaison_sync::{
+    compare::Budget,
+    connect::Target,
+    error::Side,
+    fault::Faults,
+    ledger::{self, Entry, EntryKind, Heading},
+    quote::ident,
+    record::Record,
+    seed, subject,
+    terms::{Grant, Scope, Terms},
+    worker::{Context, Worker},
+};
+use tokio_postgres::{Client, NoTls};
+
+pub const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$3T/jZdRUOA0mXQjX0oJGlJJ9oZ6LRc0k1fW5qgTn1V0=:NTfPKSXsAu1n9Zs4UbkLWcw0Jb2E8sPfOwGbr7wP7JE=";
+
+pub fn url() -> String {
+    std::env::var("TEST_DATABASE_URL").expect(
+        "TEST_DATABASE_URL is not set: run `tests/cluster/services up`, then `eval \"$(tests/cluster/services env)\"`",
+    )
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("PostgreSQL of TEST_DATABASE_URL");
+    tokio::spawn(connection);
+    client
+}
+
+/// Two databases that are dropped at the end.
+pub struct World {
+    pub name: String,
+    pub hub: Client,
+    pub store: Client,
+    pub hub_target: Target,
+    pub store_target: Target,
+    partners: Vec<PartnerName>,
+}
+
+/// The tables of OMS that the tests use, with the catalogue's names.
+const OMS: &str = r"
+CREATE SCHEMA oms;
+CREATE TABLE oms.image (sha256 bytea PRIMARY KEY, jpeg bytea NOT NULL);
+CREATE TABLE oms.office (id bigint PRIMARY KEY, name_en text NOT NULL);
+CREATE TABLE oms.offender (id bigint PRIMARY KEY, fps text NOT NULL, surname text NOT NULL, given text NOT NULL,
+    birth_date date NOT NULL, custody text NOT NULL, status text NOT NULL, release_type text, at_large text NOT NULL,
+    warrant text NOT NULL, jurisdiction text NOT NULL, municipality text NOT NULL);
+CREATE TABLE oms.alias (id bigint PRIMARY KEY, offender bigint NOT NULL REFERENCES oms.offender (id) ON DELETE CASCADE,
+    surname text NOT NULL, given text NOT NULL);
+CREATE TABLE oms.photograph (id bigint PRIMARY KEY, offender bigint NOT NULL REFERENCES oms.offender (id) ON DELETE CASCADE,
+    sha256 bytea NOT NULL, taken_on date NOT NULL);
+CREATE TABLE oms.sentence (id bigint PRIMARY KEY, offender bigint NOT NULL REFERENCES oms.offender (id) ON DELETE CASCADE,
+    length_days int);
+CREATE INDEX ON oms.alias (offender); CREATE INDEX ON oms.photograph (offender); CREATE INDEX ON oms.sentence (offender);
+";
+const VIEW: &str = r"
+CREATE VIEW liaison.record AS
+SELECT id AS offender, 'identity'::text AS grp, 'offender'::text AS tbl, id, jsonb_build_object('fps', fps, 'surname', surname,
+    'given', given, 'birthDate', birth_date, 'custody', custody, 'status', status, 'releaseType', release_type,
+    'atLarge', at_large, 'warrant', warrant, 'jurisdiction', jurisdiction, 'municipality', municipality) AS body FROM oms.offender
+UNION ALL SELECT offender, 'aliases', 'alias', id, jsonb_build_object('surname', surname, 'given', given) FROM oms.alias
+UNION ALL SELECT offender, 'photograph', 'photograph', id,
+    jsonb_build_object('sha256', encode(sha256, 'hex'), 'takenOn', taken_on) FROM oms.photograph
+UNION ALL SELECT offender, 'sentence', 'sentence', id, jsonb_build_object('lengthDays', length_days) FROM oms.sentence
+UNION ALL SELECT NULL::bigint, 'supervision', 'office', id, jsonb_build_object('nameEn', name_en) FROM oms.office;
+SELECT liaison.capture('oms.offender', 'offender', 'id'), liaison.capture('oms.alias', 'alias', 'offender'),
+    liaison.capture('oms.photograph', 'photograph', 'offender'), liaison.capture('oms.sentence', 'sentence', 'offender'),
+    liaison.capture('oms.office', 'office', NULL);
+";
+
+impl World {
+    /// `name` must be unique among tests: it names databases and roles.
+    pub async fn new(name: &str) -> Self {
+        let base = url();
+        let admin = connect(&base).await;
+        let name = format!("{name}_{}", std::process::id());
+        for part in ["hub", "store"] {
+            admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{part} WITH (FORCE)")).await.unwrap();
+            admin.batch_execute(&format!("CREATE DATABASE {name}_{part}")).await.unwrap();
+        }
+        let of = |part: &str| {
+            let (server, _) = base.rsplit_once('/').expect("a URL with a database");
+            format!("{server}/{name}_{part}")
+        };
+        let (hub_url, store_url) = (of("hub"), of("store"));
+        let hub = connect(&hub_url).await;
+        hub.batch_execute("CREATE SCHEMA liaison").await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0100_liaison_change.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0101_liaison_ledger.sql")).await.unwrap();
+        hub.batch_execute(OMS).await.unwrap();
+        hub.batch_execute(VIEW).await.unwrap();
+        Self {
+            hub,
+            store: connect(&store_url).await,
+            hub_target: Target::from_url(Side::Hub, &hub_url).unwrap(),
+            store_target: Target::from_url(Side::Store, &store_url).unwrap(),
+            partners: Vec::new(),
+            name,
+        }
+    }
+
+    pub async fn prepare(&mut self, partner: &PartnerName) {
+        let mut client = self.store_target.connect().await.unwrap();
+        seed::prepare(&mut client, partner, VERIFIER).await.unwrap();
+        self.partners.push(partner.clone());
+    }
+
+    /// A partner name that no other test uses.
+    pub fn partner(&self, suffix: &str) -> PartnerName {
+        format!("{}-{suffix}", self.name.replace('_', "-")).parse().unwrap()
+    }
+
+    pub fn worker(&self, holder: &str, budget: Budget, faults: Faults) -> Worker {
+        Worker::new(Context::new(&self.hub_target, &self.store_target, holder, budget, faults))
+            .with_patience(std::time::Duration::from_millis(1))
+    }
+
+    pub async fn drop(self) {
+        let Self { name, hub, store, partners, .. } = self;
+        drop((hub, store));
+        let admin = connect(&url()).await;
+        for part in ["hub", "store"] {
+            admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{part} WITH (FORCE)")).await.unwrap();
+        }
+        for partner in partners {
+            admin.batch_execute(&format!("DROP ROLE IF EXISTS {}", ident(&partner.reader_role()))).await.unwrap();
+        }
+    }
+
+    /// A file in a place, with `children` rows in each table, and a picture.
+    pub async fn file(&self, id: i64, municipality: &str, children: i64) {
+        self.hub.batch_execute(&file_sql(id, municipality, "Released", children)).await.unwrap();
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        self.hub.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    pub async fn count(&self, partner: &PartnerName, what: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {}.{what}", ident(&partner.share_schema()));
+        self.store.query_one(&sql, &[]).await.unwrap().get(0)
+    }
+
+    pub async fn cursor_text(&self, partner: &PartnerName) -> String {
+        let sql = format!("SELECT c::text FROM {}.cursor c", ident(&partner.share_schema()));
+        self.store.query_one(&sql, &[]).await.unwrap().get(0)
+    }
+
+    /// I1: the replica is what one query on the hub says.
+    pub async fn check_i1(&self, terms: &Terms) {
+        let grant = terms.grant.as_ref().unwrap();
+        let share = ident(&terms.partner.share_schema());
+        let sql = format!(
+            "SELECT offender, grp, tbl, id, body::text FROM liaison.record
+             WHERE grp = ANY ($1) AND (offender IS NULL OR offender IN (SELECT o.id FROM oms.offender o WHERE {}))",
+            grant.scope.to_sql("o")
+        );
+        let mut expected: BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)> = BTreeMap::new();
+        let mut files: BTreeMap<i64, Vec<std::sync::Arc<Record>>> = BTreeMap::new();
+        let mut pictures: BTreeSet<String> = BTreeSet::new();
+        for row in self.hub.query(&sql, &[&grant.group_names()]).await.unwrap() {
+            let (offender, grp, tbl, id, body): (Option<i64>, String, String, i64, String) =
+                (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+            let hash = subject::record_hash(&grp, &tbl, id, offender, &body);
+            let record = Record {
+                offender,
+                group: grp.as_str().into(),
+                table: tbl.as_str().into(),
+                id,
+                body: body.clone(),
+                hash,
+            };
+            pictures.extend(record.photograph().map(hex::encode));
+            if let Some(file) = offender {
+                files.entry(file).or_default().push(record.into());
+            }
+            expected.insert((tbl, id), (offender, grp, body, hash.to_vec()));
+        }
+        let rows =
+            self.store.query(&format!("SELECT offender, grp, tbl, id, body, hash FROM {share}.record"), &[]).await.unwrap();
+        let held: BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)> = rows
+            .iter()
+            .map(|row| ((row.get(2), row.get(3)), (row.get(0), row.get(1), row.get(4), row.get(5))))
+            .collect();
+        for key in expected.keys().chain(held.keys()) {
+            assert_eq!(expected.get(key), held.get(key), "I1: {} {key:?} (hub, replica)", terms.partner);
+        }
+        let columns = "offender, fps, surname, given, names, sounds, birth_date, other_dates, custody, status, at_large, \
+                       jurisdiction, municipality, encode(photograph, 'hex') AS photograph";
+        let rows = self
+            .store
+            .query(&format!("SELECT to_jsonb(s) FROM (SELECT {columns} FROM {share}.subject) s"), &[])
+            .await
+            .unwrap();
+        let held: BTreeMap<i64, serde_json::Value> = rows
+            .iter()
+            .map(|row| row.get::<_, serde_json::Value>(0))
+            .map(|json| (json["offender"].as_i64().unwrap(), json))
+            .collect();
+        let expected: BTreeMap<i64, serde_json::Value> =
+            files.iter().map(|(file, records)| (*file, subject::row(*file, records).unwrap())).collect();
+        assert_eq!(expected, held, "I1: search rows of {}", terms.partner);
+        let rows = self
+            .store
+            .query(&format!("SELECT encode(sha256, 'hex'), sha256(jpeg) = sha256 FROM {share}.photograph"), &[])
+            .await
+            .unwrap();
+        let held: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert!(rows.iter().all(|row| row.get::<_, bool>(1)), "I1: bytes of pictures");
+        assert_eq!(pictures, held, "I1: pictures of {}", terms.partner);
+    }
+
+    /// I2: every batch that a replica row names is in the ledger and not void; and the chain holds.
+    pub async fn check_i2(&self, partner: &PartnerName) {
+        let share = ident(&partner.share_schema());
+        let sql = format!("SELECT DISTINCT batch FROM {share}.record UNION SELECT batch FROM {share}.subject");
+        let held: BTreeSet<i64> = self.store.query(&sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect();
+        let rows = self
+            .hub
+            .query(
+                "SELECT batch, agreement, generation, digest, previous, head, state FROM liaison.ledger_batch
+                 WHERE partner = $1 ORDER BY batch",
+                &[&partner.as_str()],
+            )
+            .await
+            .unwrap();
+        let mut known = BTreeSet::new();
+        let mut previous: Vec<u8> = Vec::new();
+        for row in &rows {
+            let (batch, agreement, generation): (i64, String, i64) = (row.get(0), row.get(1), row.get(2));
+            let (digest, before, head): (Vec<u8>, Vec<u8>, Vec<u8>) = (row.get(3), row.get(4), row.get(5));
+            assert_eq!(before, previous, "the chain of {partner} at {batch}");
+            let entries = self.entries(partner, batch).await;
+            assert_eq!(digest, ledger::batch_digest(&entries), "digest of {partner} {batch}");
+            let digest = digest.try_into().unwrap();
+            let heading =
+                Heading { partner: partner.as_str(), batch, agreement: &agreement, generation, digest: &digest };
+            assert_eq!(head, ledger::head(&previous, &heading), "head of {partner} {batch}");
+            previous = head;
+            if row.get::<_, &str>(6) != "void" {
+                known.insert(batch);
+            }
+        }
+        assert!(held.is_subset(&known), "I2: {partner} {held:?} {known:?}");
+    }
+
+    async fn entries(&self, partner: &PartnerName, batch: i64) -> Vec<Entry> {
+        let rows = self
+            .hub
+            .query(
+                "SELECT offender, groups, kind, digest FROM liaison.ledger_entry WHERE partner = $1 AND batch = $2 ORDER BY seq",
+                &[&partner.as_str(), &batch],
+            )
+            .await
+            .unwrap();
+        let kind = |s: &str| {
+            [EntryKind::Enter, EntryKind::Stay, EntryKind::Leave, EntryKind::Reference]
+                .into_iter()
+                .find(|k| k.as_str() == s)
+                .unwrap()
+        };
+        rows.iter()
+            .map(|r| Entry {
+                offender: r.get(0),
+                groups: r.get(1),
+                kind: kind(r.get(2)),
+                digest: r.get::<_, Vec<u8>>(3).try_into().unwrap(),
+            })
+            .collect()
+    }
+}
+
+/// SQL that inserts a file with children and a picture of its own.
+pub fn file_sql(id: i64, municipality: &str, status: &str, children: i64) -> String {
+    let province = if municipality.starts_with("59") { "CA-BC" } else { "CA-SK" };
+    let fps = format!("{:06}A", id % 1_000_000);
+    let mut sql = format!(
+        "INSERT INTO oms.offender VALUES ({id}, '{fps}', 'Tremblay{id}', 'Marc', '1980-01-02', 'Community', '{status}', \
+         'DayParole', 'NotAtLarge', 'NoWarrant', '{province}', '{municipality}');"
+    );
+    for child in 0..children {
+        let key = id * 100 + child;
+        sql += &format!(
+            "INSERT INTO oms.alias VALUES ({key}, {id}, 'Alias{key}', 'X') ON CONFLICT DO NOTHING;
+             INSERT INTO oms.sentence VALUES ({key}, {id}, {key}) ON CONFLICT DO NOTHING;"
+        );
+    }
+    if children > 0 {
+        sql += &picture_sql(id * 100, id, &format!("picture {id}"));
+    }
+    sql
+}
+
+/// SQL that gives a photograph record a picture.
+pub fn picture_sql(key: i64, file: i64, content: &str) -> String {
+    format!(
+        "INSERT INTO oms.image SELECT sha256(b), b FROM (SELECT convert_to('{content}', 'UTF8') AS b) x ON CONFLICT DO NOTHING;
+         INSERT INTO oms.photograph VALUES ({key}, {file}, sha256(convert_to('{content}', 'UTF8')), '2024-01-01')
+         ON CONFLICT (id) DO UPDATE SET sha256 = EXCLUDED.sha256;"
+    )
+}
+
+pub fn population(json: &str) -> Population {
+    serde_json::from_str(json).unwrap()
+}
+
+pub fn terms(partner: &PartnerName, groups: &[&str], share: &str) -> Terms {
+    let groups = groups.iter().map(|g| FieldGroup::parse(g).unwrap()).collect();
+    let everything = r#"{"anyOf":[{"custody":["Community","Incarcerated","Archived"]}]}"#;
+    Terms {
+        partner: partner.clone(),
+        generation: 1,
+        name_en: "Partner".into(),
+        name_fr: "Partenaire".into(),
+        time_zone: "America/Vancouver".into(),
+        authorized_until: Some("2090-01-01T00:00:00Z".parse().unwrap()),
+        suspended: false,
+        grant: Some(Grant {
+            agreement: "bc-2003".into(),
+            groups,
+            scope: Scope { share: population(share), agreement: population(everything) },
+            purposes: vec!["Supervision".into()],
+        }),
+        freshness_seconds: 60,
+        disposal_days: 30,
+    }
+}
+
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
