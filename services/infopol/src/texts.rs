@@ -93,7 +93,6 @@ texts! {
     // Frame of every page.
     Service = "Correctional Service Canada", "Service correctionnel Canada";
     AppName = "InfoPol", "InfoPol";
-    AppPurpose = "Federal offender information for partners", "Renseignements sur les délinquants sous responsabilité fédérale, pour les partenaires";
     SkipToContent = "Skip to main content", "Passer au contenu principal";
     OtherLanguage = "Français", "English";
     Protected = "Protected B", "Protégé~B";
@@ -120,8 +119,8 @@ texts! {
 
     // Sign-on.
     SignOnTitle = "Sign on", "Ouvrir une session";
-    SignOnLead = "Information on federal offenders shared with {}.",
-        "Renseignements sur les délinquants sous responsabilité fédérale communiqués à~: {}.";
+    SignOnLead = "{}: information on federal offenders that the Correctional Service shares with you.",
+        "{}~: renseignements que le Service correctionnel vous communique sur les délinquants sous responsabilité fédérale.";
     OfficerIdentifier = "Officer identifier", "Identifiant de l’agent";
     OfficerHint = "Badge or employee number: letters, digits, . _ @ and -",
         "Numéro d’insigne ou d’employé~: lettres, chiffres, . _ @ et -";
