@@ -43,7 +43,7 @@ pub async fn take_lease(hub: &Client, partner: &PartnerName, holder: &str, claim
 pub async fn raise_epoch(hub: &Client, partner: &PartnerName, mine: i64, beyond: i64) -> Result<i64, Error> {
     let row = hub
         .query_opt(
-            "UPDATE liaison.lease SET epoch = $3 + 1 WHERE partner = $1 AND epoch = $2 RETURNING epoch",
+            "UPDATE liaison.lease SET epoch = $3::bigint + 1 WHERE partner = $1 AND epoch = $2 RETURNING epoch",
             &[&partner.as_str(), &mine, &beyond],
         )
         .await

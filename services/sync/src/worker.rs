@@ -478,8 +478,12 @@ impl Worker {
             state.not_before = Instant::now();
             state.trouble = None;
         }
-        let before: HashMap<PartnerName, Option<i64>> =
-            self.standings(now).into_iter().map(|(p, s)| (p, s.exact_at_millis)).collect();
+        // Only what a snapshot of this call showed counts, not what an earlier one did.
+        let before: HashMap<PartnerName, Option<Point>> = self
+            .partners
+            .iter()
+            .map(|(partner, state)| (partner.clone(), state.held.as_ref().and_then(|h| h.exact_at.clone())))
+            .collect();
         loop {
             match self.round(now).await {
                 Ok(true) => {}
@@ -497,11 +501,13 @@ impl Worker {
                 if let Some((reason, message)) = standing.trouble {
                     return Err((partner, reason, message));
                 }
-                let told = self.partners.get(&partner).is_some_and(|s| {
-                    s.held.as_ref().is_some_and(|h| h.told.as_ref() == Some(&s.terms)) && !s.compare
+                let held = self.partners.get(&partner).filter(|s| !s.compare).and_then(|s| {
+                    s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms))
                 });
-                let later = standing.exact_at_millis > before.get(&partner).copied().flatten();
-                if told && (!standing.open || (standing.complete && later)) {
+                let Some(held) = held else { continue };
+                let earlier = before.get(&partner).and_then(Option::as_ref);
+                let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);
+                if !standing.open || (standing.complete && later) {
                     fresh.insert(partner);
                 }
             }
