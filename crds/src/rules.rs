@@ -105,3 +105,7 @@ pub(crate) const SHARING_AGREEMENT: &[Rule] = &[
         TERM_MESSAGE,
     ),
 ];
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -53,7 +53,11 @@ pub async fn of(leases: &Api<Lease>, partner: &str) -> Result<Vec<Lease>, kube::
 
 /// Claims one thing.
 pub async fn claim(leases: &Api<Lease>, name: &str, partner: &str) -> Result<Claim, kube::Error> {
-    let (lease, _) = apply::create_once(leases, &lease(name, partner)).await?;
+    // Looking first keeps a claim that is lost from being tried as a write on every visit.
+    let lease = match leases.get_opt(name).await? {
+        Some(lease) => lease,
+        None => apply::create_once(leases, &lease(name, partner)).await?.0,
+    };
     let holder = holder(&lease);
     Ok(if holder == partner { Claim::Mine } else { Claim::Of(holder.to_owned()) })
 }

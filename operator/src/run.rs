@@ -4,6 +4,7 @@
 //! failing object waits on its own.
 
 use std::{
+    io::Write,
     process::ExitCode,
     sync::{
         Arc,
@@ -80,10 +81,11 @@ pub async fn main(cli: Cli) -> ExitCode {
 fn crds() -> ExitCode {
     match liaison_crds::schema::all() {
         Ok(all) => {
-            for (_, body) in all {
-                println!("---\n{body}");
+            let text: String = all.iter().map(|(_, body)| format!("---\n{body}\n")).collect();
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
             }
-            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("{error}");

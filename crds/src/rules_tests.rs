@@ -1,0 +1,110 @@
+//! Every rule has a case that passes and one that fails, evaluated as the API server does.
+
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::schema;
+
+/// A manifest that every rule passes.
+pub(crate) fn connection() -> Value {
+    json!({
+        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
+        "kind": "PartnerConnection",
+        "metadata": {"name": "vancouver-police"},
+        "spec": {
+            "partner": {
+                "type": "PoliceService", "jurisdiction": "CA-BC", "timeZone": "America/Vancouver",
+                "name": {"en": "Vancouver Police Department", "fr": "Service de police de Vancouver"},
+            },
+            "agreementRef": {"name": "bc-2003"},
+            "share": {
+                "fieldGroups": ["identity", "aliases"],
+                "population": {"anyOf": [{"municipalities": ["5915022"]}, {"custody": ["Community"]}]},
+            },
+            "credentials": {
+                "keyCustody": "Partner",
+                "wireGuard": {"publicKeys": ["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]},
+                "certificate": {"signingRequests": ["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]},
+            },
+            "replica": {"storeName": "shared"},
+        },
+    })
+}
+
+fn agreement() -> Value {
+    json!({
+        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
+        "kind": "SharingAgreement",
+        "metadata": {"name": "bc-2003"},
+        "spec": {
+            "reference": "BC-2003", "parties": ["vancouver-police"], "legalBasis": ["CCRA s.25(1)"],
+            "effectiveDate": "2026-01-01", "expiryDate": "2026-01-01", "purposes": ["Supervision"],
+            "allows": {"fieldGroups": ["identity"], "population": {"anyOf": [{"jurisdictions": ["CA-BC"]}]}},
+            "retention": {"disposalDays": 30},
+            "assessments": {"privacyImpact": "PIA", "threatRisk": "TRA"},
+        },
+    })
+}
+
+/// Pointer, and the value that breaks exactly one rule.
+const CONNECTION_FAILURES: &[(&str, &str)] = &[
+    ("/metadata/name", r#""a.b""#),
+    ("/spec/replica/storeName", r#""other""#),
+    ("/spec/partner/jurisdiction", r#""CA-AB""#),
+    ("/spec/partner/timeZone", r#""Pacific Time""#),
+    ("/spec/share/fieldGroups", r#"["aliases"]"#),
+    ("/spec/share/fieldGroups", r#"["identity","aliases","aliases"]"#),
+    ("/spec/share/population/anyOf", r#"[{"custody":["Community"]},{}]"#),
+    ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
+    ("/spec/credentials/certificate/signingRequests", r#"["-----BEGIN CERTIFICATE REQUEST-----","-----BEGIN CERTIFICATE REQUEST-----"]"#),
+    ("/spec/credentials/certificate/signingRequests/0", r#""-----BEGIN PRIVATE KEY-----""#),
+];
+
+const AGREEMENT_FAILURES: &[(&str, &str)] = &[
+    ("/spec/expiryDate", r#""2025-12-31""#),
+    ("/spec/parties", r#"["a","a"]"#),
+    ("/spec/purposes", r#"["Supervision","Supervision"]"#),
+    ("/spec/allows/fieldGroups", r#"["aliases"]"#),
+    ("/spec/allows/fieldGroups", r#"["identity","identity"]"#),
+    ("/spec/allows/population/anyOf", r"[{}]"),
+];
+
+fn each_rule_passes_and_fails(crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition, good: &Value, rules: &[Rule], failures: &[(&str, &str)]) {
+    let crd = serde_json::to_value(crd).unwrap();
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    let validator = Validator::new();
+    validator.validate(schema, good, Some(good)).unwrap();
+    assert_eq!(rules.len(), failures.len());
+    for (rule, (pointer, value)) in rules.iter().zip(failures) {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
+        let errors = validator.validate(schema, &bad, Some(good)).unwrap_err().to_string();
+        assert!(errors.contains(rule.message), "{pointer}: {errors}");
+        assert!(rule.message.contains("must"), "{}", rule.message);
+    }
+}
+
+#[test]
+fn rules_of_partner_connection() {
+    let crd = schema::partner_connection().unwrap();
+    each_rule_passes_and_fails(&crd, &connection(), PARTNER_CONNECTION, CONNECTION_FAILURES);
+}
+
+#[test]
+fn rules_of_sharing_agreement() {
+    let crd = schema::sharing_agreement().unwrap();
+    each_rule_passes_and_fails(&crd, &agreement(), SHARING_AGREEMENT, AGREEMENT_FAILURES);
+}
+
+#[test]
+fn a_store_is_neither_added_nor_removed() {
+    let crd = serde_json::to_value(schema::partner_connection().unwrap()).unwrap();
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    let mut without = connection();
+    without["spec"].as_object_mut().unwrap().remove("replica");
+    for (new, old) in [(&without, &connection()), (&connection(), &without)] {
+        assert!(Validator::new().validate(schema, new, Some(old)).is_err());
+    }
+    Validator::new().validate(schema, &without, Some(&without)).unwrap();
+}

@@ -1,0 +1,335 @@
+//! Onboarding, refusals, suspension, revocation and deletion against a real API server.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+
+use common::{Stage, WHOLE, connection, said};
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        coordination::v1::Lease,
+        core::v1::{Namespace, Secret},
+    },
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use liaison_crds::{PartnerConnection, SharingAgreement};
+use liaison_operator::{install, partner_connection::names::Names};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_manifest_becomes_ready_and_a_second_reconcile_writes_nothing() {
+    let stage = Stage::new("happy").await;
+    stage.agree(&["victoria-police"]).await;
+    stage.apply(&connection("victoria-police")).await;
+    stage.settle("victoria-police").await;
+    let live = stage.get("victoria-police").await.unwrap();
+    for kind in ["Ready", "Accepted", "CredentialsReady", "ReplicaReady", "AccessReady"] {
+        assert_eq!(said(&live, kind).0, "True", "{kind}: {:?}", said(&live, kind));
+    }
+    assert_eq!(said(&live, "ReplicaReady").2, "3 files, 40 records");
+    for kind in ["Connected", "DataFresh"] {
+        assert_eq!(said(&live, kind).0, "Unknown", "{kind} is not the operator's");
+    }
+    let status = live.status.clone().unwrap();
+    assert_eq!(Some(status.observed_generation), live.metadata.generation);
+    let connect = status.connection.unwrap();
+    assert_eq!(connect.server_name, "victoria-police.liaison.example.ca");
+    assert_eq!(status.wire_guard_keys, live.spec.credentials.wire_guard.public_keys);
+    assert_eq!(status.certificates.len(), 1);
+    assert!(status.certificates[0].chain.matches("BEGIN CERTIFICATE").count() == 2);
+    assert!(connect.ca_bundle.contains("BEGIN CERTIFICATE") && status.authorized_until.is_some());
+    assert_eq!(stage.held("victoria-police").await, WHOLE);
+
+    // No private key, password or verifier in anything that people read (I10).
+    let text = serde_json::to_string(&live).unwrap();
+    assert!(!text.contains("PRIVATE KEY") && !text.contains("SCRAM"));
+    let reader: Secret = stage.partners().get("reader-victoria-police").await.unwrap();
+    assert!(!text.contains(&install::text(&reader, "password").unwrap()));
+    let seed: Secret = stage.system().get("seed-victoria-police").await.unwrap();
+    assert!(install::text(&seed, "verifier").unwrap().starts_with("SCRAM-SHA-256$4096:"));
+
+    // I9: nothing changed, nothing is written.
+    stage.writes.count.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        stage.reconcile("victoria-police").await.unwrap();
+    }
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0);
+
+    // Drift is put right.
+    let service: Api<k8s_openapi::api::core::v1::Service> = stage.partners();
+    service.delete("infopol-victoria-police", &DeleteParams::default()).await.unwrap();
+    stage.settle("victoria-police").await;
+    assert_eq!(stage.held("victoria-police").await, WHOLE);
+
+    // Another's condition survives the operator's writes.
+    let gateway = json!({"apiVersion": "federation.csc-scc.gc.ca/v1alpha1", "kind": "PartnerConnection", "metadata": {"name": "victoria-police"},
+        "status": {"observedGeneration": live.metadata.generation, "conditions": [{"type": "Connected", "status": "True", "reason": "Up", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let api: Api<PartnerConnection> = stage.partners();
+    api.patch_status("victoria-police", &PatchParams::apply("liaison-gateway").force(), &Patch::Apply(&gateway)).await.unwrap();
+
+    // Suspended: the read service stops, nothing else goes, and that is Ready.
+    patch(&stage, "victoria-police", &json!({"spec": {"suspend": true}})).await;
+    stage.settle("victoria-police").await;
+    let live = stage.get("victoria-police").await.unwrap();
+    assert_eq!((said(&live, "Ready").0, said(&live, "Ready").1), ("True".into(), "Suspended".into()));
+    assert_eq!(said(&live, "Connected").0, "True");
+    let deployment: Deployment = stage.partners().get("infopol-victoria-police").await.unwrap();
+    assert_eq!(deployment.spec.unwrap().replicas, Some(0));
+
+    // Revoked: keys and certificates are no longer granted.
+    patch(&stage, "victoria-police", &json!({"spec": {"suspend": false, "revocation": {"revoked": true}}})).await;
+    stage.settle("victoria-police").await;
+    let live = stage.get("victoria-police").await.unwrap();
+    let status = live.status.clone().unwrap();
+    assert!(status.wire_guard_keys.is_empty() && status.certificates.is_empty());
+    assert_eq!((said(&live, "Ready").0, said(&live, "Ready").1), ("True".into(), "Revoked".into()));
+}
+
+async fn patch(stage: &Stage, name: &str, patch: &serde_json::Value) {
+    let api: Api<PartnerConnection> = stage.partners();
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_refusal_says_what_must_change_and_makes_nothing() {
+    let stage = Stage::new("refuse").await;
+    stage.agree(&["a", "b", "c", "d", "e"]).await;
+    let mut missing = connection("a");
+    missing["spec"]["agreementRef"]["name"] = json!("none");
+    let mut groups = connection("b");
+    groups["spec"]["share"]["fieldGroups"] = json!(["identity", "incidents"]);
+    let mut terms = connection("c");
+    terms["spec"]["share"]["population"] = json!({"anyOf": [{"jurisdictions": ["CA-BC"]}, {"custody": ["Archived"]}]});
+    let mut csr = connection("d");
+    csr["spec"]["credentials"]["certificate"]["signingRequests"] = json!(["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]);
+    let mut key = connection("e");
+    key["spec"]["credentials"]["wireGuard"]["publicKeys"] = json!(["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]);
+    let cases = [
+        (missing, "AgreementNotFound", "must exist"),
+        (groups, "ShareExceedsAgreement", "'incidents'"),
+        (terms, "ShareExceedsAgreement", "term 1"),
+        (csr, "InvalidSigningRequest", "must be a PKCS#10 request"),
+        (key, "InvalidKey", "must be a Curve25519 public key"),
+        (connection("f"), "NotAParty", "must name 'f'"),
+    ];
+    for (object, reason, says) in cases {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        stage.apply(&object).await;
+        stage.settle(&name).await;
+        let live = stage.get(&name).await.unwrap();
+        let (status, found, message) = said(&live, "Accepted");
+        assert_eq!((status.as_str(), found.as_str()), ("False", reason), "{message}");
+        assert!(message.contains(says), "{message}");
+        assert_eq!((said(&live, "Ready").0, said(&live, "Ready").1), ("False".into(), reason.to_owned()));
+        assert_eq!(stage.held(&name).await, Vec::<String>::new(), "{reason} made something");
+        let status = live.status.unwrap();
+        assert!(status.authorized_until.is_none() && status.connection.is_none() && status.certificates.is_empty());
+        // Nothing was made, so there is nothing to dispose of.
+        stage.delete(&name).await;
+        stage.settle(&name).await;
+        assert!(stage.get(&name).await.is_none());
+    }
+    for (effective, expiry, reason) in [("2099-01-01", "2099-12-31", "AgreementNotYetInForce"), ("2020-01-01", "2020-12-31", "AgreementExpired")] {
+        let api: Api<SharingAgreement> = stage.partners();
+        let dates = json!({"spec": {"effectiveDate": effective, "expiryDate": expiry}});
+        api.patch("bc-2003", &PatchParams::default(), &Patch::Merge(&dates)).await.unwrap();
+        stage.apply(&connection("a")).await;
+        stage.settle("a").await;
+        assert_eq!(said(&stage.get("a").await.unwrap(), "Accepted").1, reason);
+        assert_eq!(stage.held("a").await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_the_first_who_claims_it() {
+    let stage = Stage::new("twokeys").await;
+    stage.agree(&["first", "second"]).await;
+    let mut second = connection("second");
+    let first = connection("first");
+    second["spec"]["credentials"]["wireGuard"] = first["spec"]["credentials"]["wireGuard"].clone();
+    stage.apply(&first).await;
+    stage.settle("first").await;
+    stage.apply(&second).await;
+    stage.settle("second").await;
+    let live = stage.get("second").await.unwrap();
+    assert_eq!(said(&live, "Accepted").1, "KeyInUse");
+    assert!(said(&live, "Accepted").2.contains("partner 'first'"));
+    assert_eq!(stage.held("second").await, Vec::<String>::new());
+    stage.delete("first").await;
+    stage.settle("first").await;
+    stage.settle("second").await;
+    assert_eq!(said(&stage.get("second").await.unwrap(), "Ready").0, "True");
+}
+
+#[tokio::test]
+async fn an_edit_that_is_not_accepted_shrinks_and_an_ended_agreement_closes() {
+    let stage = Stage::new("shrink").await;
+    stage.agree(&["p"]).await;
+    let mut object = connection("p");
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let before = stage.get("p").await.unwrap().status.unwrap();
+    object["spec"]["share"]["fieldGroups"] = json!(["identity", "incidents"]);
+    let stolen = connection("x")["spec"]["credentials"]["wireGuard"]["publicKeys"][0].clone();
+    let own = object["spec"]["credentials"]["wireGuard"]["publicKeys"][0].clone();
+    object["spec"]["credentials"]["wireGuard"]["publicKeys"] = json!([own, stolen]);
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((said(&live, "Accepted").1, said(&live, "AccessReady").0), ("ShareExceedsAgreement".into(), "True".into()));
+    let after = live.status.unwrap();
+    assert_eq!((after.authorized_until, after.wire_guard_keys, after.certificates), (before.authorized_until, before.wire_guard_keys, before.certificates));
+
+    // Ended: closed at once, with the read service stopped; the data stay for the agreement's bound.
+    stage.partners::<SharingAgreement>().delete("bc-2003", &DeleteParams::default()).await.unwrap();
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((said(&live, "Ready").0, said(&live, "Accepted").1), ("False".into(), "AgreementNotFound".into()));
+    assert!(live.status.unwrap().authorized_until.is_none());
+    let deployment: Deployment = stage.partners().get("infopol-p").await.unwrap();
+    assert_eq!(deployment.spec.unwrap().replicas, Some(0));
+    // And open again when an agreement covers it.
+    stage.agree(&["p"]).await;
+    object["spec"]["share"]["fieldGroups"] = json!(["identity"]);
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    assert_eq!(said(&stage.get("p").await.unwrap(), "Ready").0, "True");
+}
+
+#[tokio::test]
+async fn an_unreachable_store_shows_with_what_to_do_and_is_tried_again() {
+    let mut stage = Stage::new("store").await;
+    stage.agree(&["p", "q"]).await;
+    stage.job_says = Some((false, json!({"reason": "StoreUnreachable", "message": "store.example:5432 does not answer; see its Service"})));
+    stage.apply(&connection("p")).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!(said(&live, "ReplicaReady"), ("False".into(), "StoreUnreachable".into(), "store.example:5432 does not answer; see its Service".into()));
+    assert_eq!(said(&live, "Ready").1, "StoreUnreachable");
+    // Deleting says so too, and waits.
+    stage.delete("p").await;
+    for _ in 0..4 {
+        stage.reconcile("p").await.unwrap();
+        stage.play().await;
+    }
+    let live = stage.get("p").await.unwrap();
+    assert_eq!(said(&live, "Ready").1, "StoreUnreachable");
+    assert!(live.status.unwrap().connection.is_none(), "access is cut first");
+    stage.job_says = None;
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none());
+
+    let mut elsewhere = connection("q");
+    elsewhere["spec"]["replica"] = json!({"storeName": "west"});
+    stage.apply(&elsewhere).await;
+    stage.settle("q").await;
+    let (_, reason, message) = said(&stage.get("q").await.unwrap(), "ReplicaReady");
+    assert_eq!(reason, "StoreNotFound");
+    assert!(message.contains("liaison-store-west"), "{message}");
+    stage.store("liaison-store-west").await;
+    stage.settle("q").await;
+    assert_eq!(said(&stage.get("q").await.unwrap(), "Ready").0, "True");
+}
+
+#[tokio::test]
+async fn deleting_works_in_a_terminating_namespace_and_leaves_no_claim() {
+    let stage = Stage::new("delete").await;
+    stage.agree(&["p"]).await;
+    stage.apply(&connection("p")).await;
+    stage.settle("p").await;
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    namespaces.delete(&stage.settings.partners_namespace, &DeleteParams::default()).await.unwrap();
+    stage.delete("p").await;
+    stage.reconcile("p").await.unwrap();
+    let cut = stage.get("p").await.unwrap().status.unwrap();
+    assert!(cut.wire_guard_keys.is_empty() && cut.certificates.is_empty() && cut.authorized_until.is_none());
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none());
+    // The record of the disposal stays an hour.
+    assert_eq!(stage.held("p").await, ["Job dispose-P-"]);
+}
+
+#[tokio::test]
+async fn killed_at_any_write_it_converges_to_the_same() {
+    let stage = Stage::new("killed").await;
+    let names: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    stage.agree(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut kills = 0;
+    for name in &names {
+        stage.apply(&connection(name)).await;
+        stage.writes.left.store(kills, Ordering::SeqCst);
+        stage.settle(name).await;
+        let onboarding_killed = stage.writes.left.swap(-1, Ordering::SeqCst) < 0;
+        let live = stage.get(name).await.unwrap();
+        assert_eq!(said(&live, "Ready").0, "True", "killed after write {kills}: {:?}", said(&live, "Ready"));
+        assert_eq!(stage.held(name).await, WHOLE, "killed after write {kills}");
+        assert_eq!(live.status.unwrap().certificates.len(), 1);
+        stage.delete(name).await;
+        stage.writes.left.store(kills, Ordering::SeqCst);
+        stage.settle(name).await;
+        let deletion_killed = stage.writes.left.swap(-1, Ordering::SeqCst) < 0;
+        assert!(stage.get(name).await.is_none(), "killed after write {kills}");
+        assert_eq!(stage.held(name).await, ["Job dispose-P-"], "killed after write {kills}");
+        kills += 1;
+        if !onboarding_killed && !deletion_killed {
+            // Neither makes that many writes.
+            assert!(kills > 10, "only {kills} writes");
+            return;
+        }
+    }
+    panic!("more than 40 writes to onboard a partner");
+}
+
+#[tokio::test]
+async fn slots_are_never_shared_whoever_races() {
+    let stage = Stage::new("race").await;
+    let names: Vec<String> = (0..8).map(|n| format!("r{n}")).collect();
+    stage.agree(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for name in &names {
+        stage.apply(&connection(name)).await;
+    }
+    // Two operators at once: the Leases' names are the lock.
+    let all = names.iter().chain(&names).map(|name| stage.reconcile(name));
+    futures::future::join_all(all).await;
+    for name in &names {
+        stage.settle(name).await;
+    }
+    let leases: Api<Lease> = stage.system();
+    let slots: Vec<String> = leases.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).filter(|name| name.starts_with("slot-")).collect();
+    let mut addresses = Vec::new();
+    for name in &names {
+        let live = stage.get(name).await.unwrap();
+        addresses.push(live.status.unwrap().connection.unwrap().partner_addresses.ipv4);
+        assert!(stage.held(name).await.len() >= WHOLE.len());
+    }
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), names.len());
+    assert!(slots.len() >= names.len());
+}
+
+#[tokio::test]
+async fn a_new_object_of_the_same_name_adopts() {
+    let stage = Stage::new("adopt").await;
+    stage.agree(&["p"]).await;
+    let object = connection("p");
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let before = stage.get("p").await.unwrap();
+    // As after a restore: the object is another, its claims and Secrets are there.
+    patch(&stage, "p", &json!({"metadata": {"finalizers": null}})).await;
+    stage.delete("p").await;
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let after = stage.get("p").await.unwrap();
+    assert_ne!(before.uid(), after.uid());
+    assert_eq!(said(&after, "Ready").0, "True");
+    let address = |c: &PartnerConnection| c.status.clone().unwrap().connection.unwrap().partner_addresses;
+    assert_eq!(address(&before), address(&after));
+    let names = Names::new("p", &after.uid().unwrap());
+    stage.system::<k8s_openapi::api::batch::v1::Job>().get(&names.seed_job).await.expect("adoption seeds again, which verifies");
+}
