@@ -3,9 +3,12 @@
 use std::{path::PathBuf, str::FromStr as _};
 
 use clap::Args;
+use jiff::{ToSpan as _, civil::Date};
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection,
-    postgres::{PgConnectOptions, PgSslMode},
+    ConnectOptions as _, Connection as _, Decode, Encode, PgConnection, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgConnectOptions, PgSslMode, PgTypeInfo, PgValueFormat, PgValueRef, types::Oid},
 };
 
 use crate::error::Error;
@@ -14,37 +17,37 @@ use crate::error::Error;
 #[derive(Clone, Args)]
 pub struct HubArgs {
     /// `postgres://user@host:port/database`, plain: for tests.
-    #[arg(long, env = "HUB_URL", hide_env_values = true)]
+    #[arg(long, global = true, env = "HUB_URL", hide_env_values = true)]
     pub hub_url: Option<String>,
     /// Host of the hub.
-    #[arg(long, env = "HUB_HOST")]
+    #[arg(long, global = true, env = "HUB_HOST")]
     pub hub_host: Option<String>,
     /// Port of the hub.
-    #[arg(long, env = "HUB_PORT", default_value_t = 5432)]
+    #[arg(long, global = true, env = "HUB_PORT", default_value_t = 5432)]
     pub hub_port: u16,
     /// Database of the hub.
-    #[arg(long, env = "HUB_DBNAME", default_value = "hub")]
+    #[arg(long, global = true, env = "HUB_DBNAME", default_value = "hub")]
     pub hub_dbname: String,
     /// Role that owns the hub.
-    #[arg(long, env = "HUB_USER", default_value = "liaison_oms")]
+    #[arg(long, global = true, env = "HUB_USER", default_value = "liaison_oms")]
     pub hub_user: String,
     /// Its password.
-    #[arg(long, env = "HUB_PASSWORD", hide_env_values = true)]
+    #[arg(long, global = true, env = "HUB_PASSWORD", hide_env_values = true)]
     pub hub_password: Option<String>,
     /// A file with its password.
-    #[arg(long, env = "HUB_PASSWORD_FILE")]
+    #[arg(long, global = true, env = "HUB_PASSWORD_FILE")]
     pub hub_password_file: Option<PathBuf>,
     /// The CA that signed the hub's certificate.
-    #[arg(long, env = "HUB_SSLROOTCERT")]
+    #[arg(long, global = true, env = "HUB_SSLROOTCERT")]
     pub hub_sslrootcert: Option<PathBuf>,
     /// The client certificate; its CN is the role.
-    #[arg(long, env = "HUB_SSLCERT")]
+    #[arg(long, global = true, env = "HUB_SSLCERT")]
     pub hub_sslcert: Option<PathBuf>,
     /// The client certificate's key.
-    #[arg(long, env = "HUB_SSLKEY")]
+    #[arg(long, global = true, env = "HUB_SSLKEY")]
     pub hub_sslkey: Option<PathBuf>,
     /// verify-full; `disable` is for tests.
-    #[arg(long, env = "HUB_SSLMODE", default_value = "verify-full")]
+    #[arg(long, global = true, env = "HUB_SSLMODE", default_value = "verify-full")]
     pub hub_sslmode: String,
 }
 
@@ -90,7 +93,9 @@ impl HubArgs {
                 }
             }
             other => {
-                return Err(Error::Config(format!("HUB_SSLMODE must be verify-full (or disable in tests), not {other}")));
+                return Err(Error::Config(format!(
+                    "HUB_SSLMODE must be verify-full (or disable in tests), not {other}"
+                )));
             }
         };
         Ok(quiet(options))
@@ -110,4 +115,32 @@ pub fn from_url(url: &str) -> Result<PgConnectOptions, Error> {
 /// Statements are not logged: they hold personal data.
 fn quiet(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("liaison-oms").disable_statement_logging()
+}
+
+/// A plain date as a statement's parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct PgDate(pub Date);
+
+impl Type<Postgres> for PgDate {
+    fn type_info() -> PgTypeInfo {
+        // `date`, in every PostgreSQL.
+        PgTypeInfo::with_oid(Oid(1082))
+    }
+}
+
+impl Encode<'_, Postgres> for PgDate {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buf.extend_from_slice(&crate::rows::days(self.0).to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for PgDate {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let days = match value.format() {
+            PgValueFormat::Binary => i32::from_be_bytes(value.as_bytes()?.try_into()?),
+            PgValueFormat::Text => return Ok(Self(value.as_str()?.parse()?)),
+        };
+        Ok(Self(jiff::civil::date(2000, 1, 1).checked_add(days.days())?))
+    }
 }

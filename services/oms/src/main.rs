@@ -1,2 +1,4 @@
 //! Parses arguments and calls the library.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    liaison_oms::cli::main()
+}

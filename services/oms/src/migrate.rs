@@ -21,7 +21,8 @@ pub async fn migrate(hub: &mut PgConnection) -> Result<(), Error> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
     // A view whose branches changed type cannot be replaced; ours are of one shape for good.
     tx.execute(AssertSqlSafe(format!("CREATE OR REPLACE VIEW liaison.record AS\n{}", record_view_sql()))).await?;
-    tx.execute("COMMENT ON VIEW liaison.record IS 'Every row of OMS as a record; generated from the catalogue'").await?;
+    tx.execute("COMMENT ON VIEW liaison.record IS 'Every row of OMS as a record; generated from the catalogue'")
+        .await?;
     if function_exists(&mut tx, "capture").await? {
         for table in TABLES {
             sqlx::query("SELECT liaison.capture($1::regclass, $2, $3)")
