@@ -11,7 +11,7 @@ use crate::{
     hub_ledger::Claim,
     partner,
     quote::ident,
-    seed::{Found, role, schema},
+    seed::{Found, lock_roles, role, schema},
 };
 
 /// What is to become of the replica.
@@ -167,6 +167,7 @@ async fn remove(store: &mut Client, partner: &PartnerName) -> Result<(), Error> 
         }
     }
     if role(&tx, partner).await? == Found::Ours {
+        lock_roles(&tx).await?;
         let reader = ident(&partner.reader_role());
         let database: String = tx.query_one("SELECT current_database()::text", &[]).await.store()?.try_get(0).store()?;
         tx.batch_execute(&format!("REVOKE ALL ON DATABASE {} FROM {reader}; DROP ROLE {reader}", ident(&database)))

@@ -78,6 +78,12 @@ fn marked(row: Option<&tokio_postgres::Row>, partner: &PartnerName, what: &str) 
     }
 }
 
+/// Jobs that change roles and rights wait for each other: two grants on one database at once are an error to PostgreSQL.
+pub(crate) async fn lock_roles(tx: &Transaction<'_>) -> Result<(), Error> {
+    tx.execute("SELECT pg_advisory_xact_lock(hashtext('liaison roles'))", &[]).await.store()?;
+    Ok(())
+}
+
 /// Makes, or brings up to date, the two schemas and the role of a partner. `verifier` is a SCRAM-SHA-256 verifier: the
 /// password itself is never here.
 pub async fn prepare(store: &mut Client, partner: &PartnerName, verifier: &str) -> Result<(), Error> {
@@ -87,10 +93,7 @@ pub async fn prepare(store: &mut Client, partner: &PartnerName, verifier: &str) 
     let (share, journal) = (partner.share_schema(), partner.journal_schema());
     let (reader, mark) = (ident(&partner.reader_role()), literal(&mark(partner)));
     let tx = store.transaction().await.store()?;
-    // Two Jobs of one partner wait for each other; roles are the whole server's.
-    tx.execute("SELECT pg_advisory_xact_lock(hashtext('liaison seed'), hashtext($1))", &[&partner.as_str()])
-        .await
-        .store()?;
+    lock_roles(&tx).await?;
     if role(&tx, partner).await? == Found::Nothing {
         tx.batch_execute(&format!("CREATE ROLE {reader}; COMMENT ON ROLE {reader} IS {mark}")).await.store()?;
     }
