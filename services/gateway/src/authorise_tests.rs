@@ -30,7 +30,7 @@ fn view() -> View {
     let partners = [partner("a", 1, b"leaf a"), partner("b", 2, b"leaf b")];
     let candidates = partners.into_iter().map(|p| (p.name.clone(), Ok(p))).collect();
     let table = Arc::new(Table::build(&candidates, NOW.parse().unwrap()));
-    View { table, heard_until: Some(Instant::now() + Duration::from_secs(900)) }
+    View { table, heard_until: Some(Instant::now() + Duration::from_mins(15)) }
 }
 
 /// A request of partner a where everything agrees.

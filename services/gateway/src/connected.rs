@@ -11,9 +11,9 @@ use liaison_crds::PartnerConnection;
 /// The condition's type.
 pub const TYPE: &str = "Connected";
 /// A handshake older than this no longer counts: WireGuard makes a new one every two minutes while there is traffic.
-pub const RECENT: Duration = Duration::from_secs(180);
+pub const RECENT: Duration = Duration::from_mins(3);
 /// How long a new value must hold before it is written.
-pub const HOLD: Duration = Duration::from_secs(60);
+pub const HOLD: Duration = Duration::from_mins(1);
 /// How long until a value that did not get through is written again.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted() {
-        let (fresh, old, long) = (Duration::from_secs(9), Duration::from_secs(181), Duration::from_secs(900));
+        let (fresh, old, long) = (Duration::from_secs(9), Duration::from_secs(181), Duration::from_mins(15));
         let none = Written::default();
         let recent = written(Reason::HandshakeRecent);
         assert_eq!(wanted(false, Some(fresh), long, &none), Some(Reason::Closed));

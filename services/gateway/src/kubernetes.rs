@@ -39,7 +39,7 @@ pub const WIREGUARD_SECRET: &str = "gateway-wireguard";
 /// Length of one watch, in seconds.
 const WATCH_SECONDS: u32 = 50;
 /// Longest silence before a new list.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Longest time for a list.
 const LIST: Duration = Duration::from_secs(30);
 /// Objects a page of a list.

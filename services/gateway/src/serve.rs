@@ -77,7 +77,7 @@ pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationTo
             Ok((stream, remote)) => {
                 let gate = Arc::clone(&gate);
                 let stop = stop.clone();
-                tokio::spawn(async move { connection(gate, stream, remote.ip().to_canonical(), stop).await });
+                tokio::spawn(Box::pin(connection(gate, stream, remote.ip().to_canonical(), stop)));
             }
             Err(error) => {
                 // Out of file descriptors, or the client has gone already: neither ends the listener.
@@ -108,12 +108,12 @@ async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: Ca
         Ok(registered) => registered,
         Err(refusal) => return gate.refuse(name, refusal),
     };
-    let serving = async {
+    let serving = Box::pin(async {
         match handshake(&gate, &registered, local, remote, stream, cut.clone(), stop).await {
             Ok((stream, accepted)) => serve(Arc::clone(&gate), stream, Arc::new(accepted)).await,
             Err(refusal) => gate.refuse(name, refusal),
         }
-    };
+    });
     // When it is cut, the stream is dropped here and now: no byte follows.
     cut.run_until_cancelled(serving).await;
 }

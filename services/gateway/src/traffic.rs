@@ -67,7 +67,7 @@ impl Traffic {
                 seen.entry((*partner).clone())
                     .and_modify(|s| {
                         if age < s.age {
-                            *s = this
+                            *s = this;
                         }
                     })
                     .or_insert(this);

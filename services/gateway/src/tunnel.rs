@@ -112,7 +112,7 @@ impl Tunnel for Userspace {
             let (from, to) = (PublicKey::from(from.0), PublicKey::from(to.0));
             self.device
                 .write(async |device| {
-                    device.modify_peer(&from, |peer| peer.clear_allowed_ips()).await;
+                    device.modify_peer(&from, gotatun::device::configure::PeerMut::clear_allowed_ips).await;
                     device.modify_peer(&to, |peer| peer.add_allowed_ips(addresses)).await;
                 })
                 .await?;

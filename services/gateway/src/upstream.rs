@@ -37,7 +37,7 @@ use crate::tls::has_uri;
 /// How long a connection to an InfoPol may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// A request's body on its way up.
 pub type RequestBody = Limited<Incoming>;

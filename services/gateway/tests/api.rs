@@ -1,6 +1,9 @@
 //! The gateway against a real API server: what is granted in status is served, what spec takes away is cut.
 //! Needs TEST_KUBECONFIG (`tests/cluster/services up`), root and /dev/net/tun.
 
+// Clippy takes only functions marked #[test] for tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::{path::Path, time::Duration};
@@ -139,7 +142,7 @@ fn status_opens_and_spec_cuts() {
     assert_eq!(version(runtime.block_on(objects.get("a")).unwrap()), before, "nothing changed: no write");
     let revoke = json!({"spec": {"revocation": {"revoked": true}}});
     runtime.block_on(objects.patch("a", &PatchParams::default(), &Patch::Merge(&revoke))).unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_secs(1));
     let stopped = size(&file);
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(size(&file), stopped, "bytes after the revocation");

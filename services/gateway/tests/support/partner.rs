@@ -231,6 +231,21 @@ impl Partner {
         self.curl_command(&self.server_name(), &self.addresses().0, path).args(arguments).output().unwrap()
     }
 
+    /// What `openssl s_client` says of a connection on which it waits a second for tickets.
+    pub fn openssl(&self) -> String {
+        // The end of its input ends it, so that comes a second later.
+        let script = format!(
+            "sleep 1 | openssl s_client -connect {}:443 -servername {name} -verify_hostname {name} -CAfile root.pem \
+             -cert chain.pem -cert_chain chain.pem -key key.pem",
+            self.addresses().0,
+            name = self.server_name(),
+        );
+        let mut command = self.namespace.command("sh");
+        let output =
+            command.args(["-c", &script]).current_dir(self.files.path()).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// A curl that goes on until it is ended, writing to a file.
     pub fn download(&self, arguments: &[&str]) -> (Process, PathBuf) {
         let file = self.files.path().join(format!("download{}", unique()));
