@@ -5,7 +5,10 @@
 mod common;
 
 use common::{Replica, files};
-use liaison_records::catalogue::{ColumnType, TABLES};
+use liaison_records::{
+    catalogue::{ColumnType, TABLES},
+    names::PartnerName,
+};
 
 const NO_ROW: &str = "no unused access-log row";
 const FILE: &str = "'{\"file\": 101}'";
@@ -183,7 +186,7 @@ async fn i4_an_old_snapshot_does_not_outlive_the_agreement() {
 #[tokio::test]
 async fn i3_i4_the_role_has_these_functions_and_nothing_else() {
     let replica = replica().await;
-    let other = common::unique("u").parse().unwrap();
+    let other: PartnerName = common::unique("u").parse().unwrap();
     replica.add_partner(&other, &replica.owner()).await;
     let (share, journal) = (other.share_schema(), other.journal_schema());
     let owner = replica.owner();
@@ -236,7 +239,7 @@ async fn i3_i4_the_role_has_these_functions_and_nothing_else() {
         ))
         .await;
     assert_eq!(functions, ["find log_request read_file read_photograph shown terms"]);
-    replica.admin.close().await;
+    replica.exec(&format!("DROP OWNED BY \"{0}\"; DROP ROLE \"{0}\"", other.reader_role())).await;
     replica.remove().await;
 }
 

@@ -186,10 +186,11 @@ $fn$;
 -- record. `names` and `sounds` are what liaison_records::search::query makes of the name asked for: every word must
 -- begin a name key of the file (its name or an alias), or every sound be one of its sounds. Exact comes before alike.
 CREATE OR REPLACE FUNCTION {journal}.find(access bigint, officer text, request jsonb) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $fn$
 DECLARE
     entry {journal}.access_log;
-    words text[] := ARRAY(SELECT w FROM jsonb_array_elements_text(coalesce(request -> 'names', '[]')) w);
+    -- A word begins a name key; with a space before each key, one LIKE for each word.
+    words text[] := ARRAY(SELECT '% ' || w || '%' FROM jsonb_array_elements_text(coalesce(request -> 'names', '[]')) w);
     keys text[] := ARRAY(SELECT k FROM jsonb_array_elements_text(coalesce(request -> 'sounds', '[]')) k);
     number text := request ->> 'fps';
     born date := (request ->> 'birthDate')::date;
@@ -211,8 +212,7 @@ BEGIN
     WITH hit AS MATERIALIZED (
         SELECT s.offender, s.surname, s.given, NOT word.exact AS alike
           FROM {share}.subject s
-         CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM unnest(words) w
-                                                 WHERE strpos(' ' || array_to_string(s.names, ' '), ' ' || w) = 0)) word(exact)
+         CROSS JOIN LATERAL (SELECT (' ' || array_to_string(s.names, ' ')) COLLATE "C" LIKE ALL (words)) word(exact)
          WHERE (number IS NULL OR s.fps = number)
            AND (born IS NULL OR s.birth_date = born OR born = ANY (s.other_dates))
            AND (born_from IS NULL OR s.birth_date >= born_from)
