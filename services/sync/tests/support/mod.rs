@@ -105,6 +105,67 @@ impl World {
         }
     }
 
+    /// The real OMS schema, and a population of `files` in the community and as many elsewhere. sync logs in as its own role,
+    /// with the rights that it has in production and no more.
+    pub async fn over_oms(name: &str, files: u32) -> Self {
+        let base = url();
+        let admin = connect(&base).await;
+        let name = format!("{name}_{}", std::process::id());
+        let (server, _) = base.rsplit_once('/').expect("a URL with a database");
+        for part in ["hub", "store"] {
+            admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{part} WITH (FORCE)")).await.unwrap();
+            admin.batch_execute(&format!("CREATE DATABASE {name}_{part}")).await.unwrap();
+        }
+        let (hub_url, store_url) = (format!("{server}/{name}_hub"), format!("{server}/{name}_store"));
+        let mut oms =
+            <sqlx::PgConnection as sqlx::Connection>::connect_with(&liaison_oms::connect::from_url(&hub_url).unwrap())
+                .await
+                .unwrap();
+        liaison_oms::migrate::migrate(&mut oms).await.unwrap();
+        let population = liaison_oms::generate::GenerateArgs {
+            seed: 7,
+            active_incarcerated: files / 2,
+            community: files,
+            archived: files / 2,
+            as_of: "2026-11-01".parse().unwrap(),
+            replace: false,
+            json: false,
+        };
+        liaison_oms::generate::generate(&mut oms, &population).await.unwrap();
+        admin
+            .batch_execute(&format!(
+                "ALTER ROLE liaison_sync LOGIN CREATEROLE; ALTER DATABASE {name}_store OWNER TO liaison_sync;
+                 REVOKE CONNECT ON DATABASE {name}_store FROM PUBLIC"
+            ))
+            .await
+            .unwrap();
+        let as_sync = |url: &str| {
+            let (_, rest) = url.split_once('@').expect("a URL with a user");
+            format!("postgres://liaison_sync@{rest}")
+        };
+        Self {
+            hub: connect(&hub_url).await,
+            store: connect(&store_url).await,
+            hub_target: Target::from_url(Side::Hub, &as_sync(&hub_url)).unwrap(),
+            store_target: Target::from_url(Side::Store, &as_sync(&store_url)).unwrap(),
+            partners: Vec::new(),
+            name,
+        }
+    }
+
+    /// The connection of OMS's own programs.
+    pub async fn oms(&self) -> sqlx::PgConnection {
+        let url = url();
+        let (server, _) = url.rsplit_once('/').expect("a URL with a database");
+        let options = liaison_oms::connect::from_url(&format!("{server}/{}_hub", self.name)).unwrap();
+        <sqlx::PgConnection as sqlx::Connection>::connect_with(&options).await.unwrap()
+    }
+
+    /// A partner whose role is dropped at the end.
+    pub fn adopt(&mut self, partner: &PartnerName) {
+        self.partners.push(partner.clone());
+    }
+
     pub async fn prepare(&mut self, partner: &PartnerName) {
         let mut client = self.store_target.connect().await.unwrap();
         seed::prepare(&mut client, partner, VERIFIER).await.unwrap();
