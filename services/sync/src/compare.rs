@@ -104,7 +104,12 @@ async fn find(
     let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
     let scope = if groups.is_empty() { Vec::new() } else { view.scope(&grant.scope).await? };
     let inside: HashSet<i64> = scope.iter().copied().collect();
-    let present = held.share.present(store).await?;
+    // From the start also what has no search row; later the search rows say it, and cost less.
+    let present = if from == 0 {
+        held.share.present(store).await?
+    } else {
+        held.share.held(store).await?.into_iter().collect()
+    };
     let mut found = Found {
         point: view.point.clone(),
         identity: view.identity.clone(),

@@ -177,6 +177,10 @@ impl Run {
             let grant = after.grant.as_mut().unwrap();
             grant.scope.share = support::population(POPULATIONS.choose(&mut self.rng).unwrap());
             grant.groups = groups(GROUPS.choose(&mut self.rng).unwrap());
+            if self.rng.random_range(0..4) == 0 {
+                grant.scope.share = support::population(POPULATIONS[4]);
+                grant.groups = groups(GROUPS[1]);
+            }
             let old = before.grant.as_ref().unwrap();
             let narrower = !grant.scope.contains(&old.scope) || !old.groups.is_subset(&grant.groups);
             self.met(if narrower { "narrowing" } else { "widening" });
