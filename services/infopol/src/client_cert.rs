@@ -32,11 +32,8 @@ pub fn partner_id(domain: &str, partner: &str) -> String {
 /// Reads a `Client-Cert` header value, checks that the certificate is `expected`'s, and returns its SHA-256 in
 /// hexadecimal. That it chains to the CA and is in the active set, the gateway has checked.
 pub fn leaf_of(header: &str, expected: &str) -> Result<String, InvalidCertificate> {
-    let encoded = header
-        .trim()
-        .strip_prefix(':')
-        .and_then(|rest| rest.strip_suffix(':'))
-        .ok_or(InvalidCertificate::Header)?;
+    let encoded =
+        header.trim().strip_prefix(':').and_then(|rest| rest.strip_suffix(':')).ok_or(InvalidCertificate::Header)?;
     let der = STANDARD.decode(encoded).map_err(|_| InvalidCertificate::Header)?;
     require_id(&der, expected)?;
     Ok(hex::encode(Sha256::digest(&der)))
@@ -74,7 +71,10 @@ mod tests {
         let der = certificate(&[&mine]);
         let header = format!(":{}:", STANDARD.encode(&der));
         assert_eq!(leaf_of(&header, &mine), Ok(hex::encode(Sha256::digest(&der))));
-        assert_eq!(leaf_of(&header, &partner_id("liaison.example.ca", "vancouver")), Err(InvalidCertificate::OtherParty));
+        assert_eq!(
+            leaf_of(&header, &partner_id("liaison.example.ca", "vancouver")),
+            Err(InvalidCertificate::OtherParty)
+        );
         let both = certificate(&[&mine, "spiffe://liaison.example.ca/partner/other"]);
         assert_eq!(require_id(&both, &mine), Err(InvalidCertificate::OtherParty));
         assert_eq!(require_id(&certificate(&[]), &mine), Err(InvalidCertificate::OtherParty));

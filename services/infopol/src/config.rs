@@ -89,9 +89,11 @@ impl StoreConfig {
             Some(url) => url.parse::<PgConnectOptions>().map_err(|_| ConfigError::Url)?,
             None => self.from_parts(partner)?,
         };
-        Ok(options
-            .application_name("infopol")
-            .options([("statement_timeout", "10000"), ("lock_timeout", "5000"), ("idle_in_transaction_session_timeout", "10000")]))
+        Ok(options.application_name("infopol").options([
+            ("statement_timeout", "10000"),
+            ("lock_timeout", "5000"),
+            ("idle_in_transaction_session_timeout", "10000"),
+        ]))
     }
 
     fn from_parts(&self, partner: &PartnerName) -> Result<PgConnectOptions, ConfigError> {

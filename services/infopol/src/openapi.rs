@@ -221,7 +221,10 @@ mod tests {
             std::fs::write(path, &made).unwrap();
         }
         let held = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(held == made, "openapi.json is not what the code makes; run the test with UPDATE_OPENAPI=1 and commit it");
+        assert!(
+            held == made,
+            "openapi.json is not what the code makes; run the test with UPDATE_OPENAPI=1 and commit it"
+        );
     }
 
     #[test]

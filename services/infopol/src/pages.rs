@@ -150,8 +150,7 @@ impl Visit {
     fn sign_on_page(mut self, app: &App, status: StatusCode, errors: Vec<Text>, notice: Option<Text>) -> Response {
         let mut fresh = None;
         if self.session.is_none() {
-            let (id, session) =
-                (session::random_token(), Session { csrf: session::random_token(), signed_on: None });
+            let (id, session) = (session::random_token(), Session { csrf: session::random_token(), signed_on: None });
             app.sessions.put(id.clone(), session.clone(), None, Instant::now());
             fresh = Some(session::cookie(&id));
             self.session = Some((id, session));

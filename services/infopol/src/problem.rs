@@ -32,7 +32,12 @@ impl Problem {
 
     /// A file or page that is not here.
     pub const fn not_found() -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "not-available", title: Text::NotFoundTitle, detail: Text::NotFound }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: "not-available",
+            title: Text::NotFoundTitle,
+            detail: Text::NotFound,
+        }
     }
 
     /// A refusal that no change of the request cures.

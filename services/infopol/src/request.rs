@@ -146,7 +146,11 @@ impl Search {
 /// A photograph's name: 64 hexadecimal digits, in lower case.
 pub fn parse_sha256(given: &str) -> Result<String, Text> {
     let name = given.trim().to_ascii_lowercase();
-    if name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()) { Ok(name) } else { Err(Text::PhotographInvalid) }
+    if name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(name)
+    } else {
+        Err(Text::PhotographInvalid)
+    }
 }
 
 /// A file's number from a form.
@@ -168,14 +172,16 @@ fn parse_fps(typed: &str) -> Result<String, Text> {
     let number: String =
         typed.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).collect();
     let digits = number.bytes().take_while(u8::is_ascii_digit).count();
-    let fits = (1..=9).contains(&digits) && number.len() == digits + 1 && number.as_bytes()[digits].is_ascii_uppercase();
+    let fits =
+        (1..=9).contains(&digits) && number.len() == digits + 1 && number.as_bytes()[digits].is_ascii_uppercase();
     if fits { Ok(number) } else { Err(Text::FpsInvalid) }
 }
 
 fn parse_date(typed: Option<&String>) -> Result<Option<Date>, Text> {
     let Some(typed) = given(typed) else { return Ok(None) };
     // Only the written form year-month-day: jiff alone would take others too.
-    let fits = typed.len() == 10 && typed.bytes().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { b == b'-' } else { b.is_ascii_digit() });
+    let fits = typed.len() == 10
+        && typed.bytes().enumerate().all(|(i, b)| if matches!(i, 4 | 7) { b == b'-' } else { b.is_ascii_digit() });
     let date: Option<Date> = if fits { typed.parse().ok() } else { None };
     date.filter(|date| (1850..=2199).contains(&date.year())).map(Some).ok_or(Text::BirthDateInvalid)
 }
@@ -190,7 +196,9 @@ mod tests {
 
     #[test]
     fn an_empty_search_is_refused_with_a_hint() {
-        for empty in [json!({}), json!({"name": "  "}), json!({"name": "a"}), json!({"name": "--"}), json!({"atLarge": false})] {
+        for empty in
+            [json!({}), json!({"name": "  "}), json!({"name": "a"}), json!({"name": "--"}), json!({"atLarge": false})]
+        {
             assert_eq!(raw(empty.clone()), Err(Text::SearchEmpty), "{empty}");
         }
     }

@@ -58,7 +58,12 @@ impl Server {
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(config.store.options(&config.partner)?);
-        let app = Arc::new(App::new(Store::new(pool, &config.partner), Arc::clone(&metrics), &config.partner, &config.domain));
+        let app = Arc::new(App::new(
+            Store::new(pool, &config.partner),
+            Arc::clone(&metrics),
+            &config.partner,
+            &config.domain,
+        ));
         let listener = TlsListener::bind(config.listen, identity, metrics, stop.clone())
             .await
             .map_err(|e| ServerError::Listen(config.listen, e))?;

@@ -71,7 +71,8 @@ impl Sessions {
         table.retain(|_, held| now.duration_since(held.used) <= IDLE && now.duration_since(held.since) <= LONGEST);
         if table.len() >= MOST {
             // Those who have not signed on go first.
-            let oldest = table.iter().min_by_key(|(_, h)| (h.session.signed_on.is_some(), h.used)).map(|(id, _)| id.clone());
+            let oldest =
+                table.iter().min_by_key(|(_, h)| (h.session.signed_on.is_some(), h.used)).map(|(id, _)| id.clone());
             if let Some(oldest) = oldest {
                 table.remove(&oldest);
             }

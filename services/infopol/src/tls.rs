@@ -140,9 +140,8 @@ impl ClientCertVerifier for GatewayOnly {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        client_cert::require_id(end_entity, &self.gateway).map_err(|_| {
-            rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)
-        })?;
+        client_cert::require_id(end_entity, &self.gateway)
+            .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))?;
         Ok(verified)
     }
 

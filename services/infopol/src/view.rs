@@ -458,7 +458,10 @@ fn section(table: &'static Table, records: &[&Record], context: &Context) -> Opt
         shown
             .iter()
             .map(|fields| {
-                columns.iter().map(|l| fields.iter().find(|f| f.label == *l).cloned().unwrap_or_else(|| blank(l))).collect()
+                columns
+                    .iter()
+                    .map(|l| fields.iter().find(|f| f.label == *l).cloned().unwrap_or_else(|| blank(l)))
+                    .collect()
             })
             .collect()
     } else {
@@ -586,7 +589,8 @@ mod tests {
 
     #[test]
     fn of_a_pair_of_columns_only_the_pages_language_is_shown() {
-        let body = json!({"kind": "Standard", "textEn": "No alcohol.", "textFr": "Pas d'alcool.", "imposedOn": "2025-01-02"});
+        let body =
+            json!({"kind": "Standard", "textEn": "No alcohol.", "textFr": "Pas d'alcool.", "imposedOn": "2025-01-02"});
         let texts = |lang| -> Vec<String> {
             let profile = profile_of(vec![record("condition", 1, body.clone())], lang);
             let group = profile.groups.iter().find(|g| g.id == "conditions").unwrap().clone();

@@ -35,14 +35,22 @@ async fn i4_a_read_needs_a_row_that_another_transaction_committed() {
         ("a savepoint around the read", format!("BEGIN;\n{LOG}SAVEPOINT a;\n{READ}ROLLBACK TO a;\nCOMMIT;")),
         (
             "one statement",
-            format!("SELECT count(*) FROM {{journal}}.log_request('VPD-1', 'Supervision', 'file', {FILE}, 'en', NULL, NULL) l, \
-                     LATERAL {{journal}}.read_file(l.id, 'VPD-1', {FILE});"),
+            format!(
+                "SELECT count(*) FROM {{journal}}.log_request('VPD-1', 'Supervision', 'file', {FILE}, 'en', NULL, NULL) l, \
+                     LATERAL {{journal}}.read_file(l.id, 'VPD-1', {FILE});"
+            ),
         ),
         ("a row that was rolled back", format!("BEGIN;\n{LOG}ROLLBACK;\n{READ}")),
-        ("a prepared transaction", format!("BEGIN;\n{LOG}PREPARE TRANSACTION '{}';\n{READ}ROLLBACK PREPARED '{0}';", replica.database)),
+        (
+            "a prepared transaction",
+            format!("BEGIN;\n{LOG}PREPARE TRANSACTION '{}';\n{READ}ROLLBACK PREPARED '{0}';", replica.database),
+        ),
         ("another's officer", format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, 'VPD-2', {FILE});")),
         ("another file", format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, 'VPD-1', '{{\"file\": 102}}');")),
-        ("more than was logged", format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, 'VPD-1', '{{\"file\": 101, \"x\": 1}}');")),
+        (
+            "more than was logged",
+            format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, 'VPD-1', '{{\"file\": 101, \"x\": 1}}');"),
+        ),
         ("no request", format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, 'VPD-1', NULL);")),
         ("no officer", format!("{LOG}SELECT * FROM {{journal}}.read_file(:id, NULL, {FILE});")),
         ("no number", format!("SELECT * FROM {{journal}}.read_file(NULL, 'VPD-1', {FILE});")),
@@ -65,7 +73,12 @@ async fn i4_a_row_is_good_for_one_read() {
     for (what, script) in [
         ("rolled back", format!("{LOG}BEGIN;\n{READ}ROLLBACK;\n{READ}")),
         ("a savepoint undone", format!("{LOG}BEGIN;\nSAVEPOINT a;\n{READ}ROLLBACK TO a;\n{READ}COMMIT;")),
-        ("twice in a statement", format!("{LOG}SELECT count(*) || ' records' FROM generate_series(1, 2) g, LATERAL {{journal}}.read_file(:id + 0 * g, 'VPD-1', {FILE});")),
+        (
+            "twice in a statement",
+            format!(
+                "{LOG}SELECT count(*) || ' records' FROM generate_series(1, 2) g, LATERAL {{journal}}.read_file(:id + 0 * g, 'VPD-1', {FILE});"
+            ),
+        ),
     ] {
         let said = replica.psql(&script);
         assert_eq!(said.matches("records").count(), usize::from(!what.starts_with("twice")), "{what}: {said}");
@@ -94,7 +107,9 @@ async fn i4_a_row_is_good_for_one_read() {
 async fn i4_a_query_shows_only_what_a_second_row_lists() {
     let replica = replica().await;
     let query = r#"'{"name": "larivière", "names": ["lariviere"], "sounds": ["LRFR"], "page": 1}'"#;
-    let log = format!("SELECT id FROM {{journal}}.log_request('VPD-1', 'Supervision', 'search', {query}, 'fr', NULL, NULL) \\gset\n");
+    let log = format!(
+        "SELECT id FROM {{journal}}.log_request('VPD-1', 'Supervision', 'search', {query}, 'fr', NULL, NULL) \\gset\n"
+    );
     let find = format!("SELECT {{journal}}.find(:id, 'VPD-1', {query}) AS list \\gset\n");
     let shown = "SELECT total, offender, surname FROM {journal}.shown(:list, 'VPD-1');\n";
 
@@ -109,7 +124,10 @@ async fn i4_a_query_shows_only_what_a_second_row_lists() {
         ("the query in the same transaction", format!("BEGIN;\n{log}{find}{shown}COMMIT;")),
         ("the query's own number", format!("{log}SELECT surname FROM {{journal}}.shown(:id, 'VPD-1');")),
         ("another officer", format!("{log}{find}{}", shown.replace("VPD-1", "VPD-2"))),
-        ("a search for something else", format!("{log}SELECT {{journal}}.find(:id, 'VPD-1', '{{\"names\": [\"tremblay\"]}}');")),
+        (
+            "a search for something else",
+            format!("{log}SELECT {{journal}}.find(:id, 'VPD-1', '{{\"names\": [\"tremblay\"]}}');"),
+        ),
         ("a list as a file", format!("{log}{find}SELECT * FROM {{journal}}.read_file(:list, 'VPD-1', {query});")),
         ("a list that was rolled back", format!("{log}BEGIN;\n{find}ROLLBACK;\n{shown}")),
     ] {
@@ -247,8 +265,13 @@ async fn i3_i4_the_role_has_these_functions_and_nothing_else() {
 async fn i4_objects_of_the_role_do_not_stand_in_for_the_functions_own() {
     let replica = replica().await;
     // As if somebody had left TEMP and a schema of its own to the role: what is in them must never be called.
-    replica.exec(&format!("GRANT TEMP ON DATABASE {} TO \"{1}\"; CREATE SCHEMA trap AUTHORIZATION \"{1}\"",
-        replica.database, replica.partner.reader_role())).await;
+    replica
+        .exec(&format!(
+            "GRANT TEMP ON DATABASE {} TO \"{1}\"; CREATE SCHEMA trap AUTHORIZATION \"{1}\"",
+            replica.database,
+            replica.partner.reader_role()
+        ))
+        .await;
     let said = replica.psql(&format!(
         "CREATE FUNCTION trap.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT ''epoch''::timestamptz';\n\
          CREATE FUNCTION trap.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS 'SELECT ''3''::xid8';\n\
@@ -269,7 +292,9 @@ async fn i4_objects_of_the_role_do_not_stand_in_for_the_functions_own() {
 #[tokio::test]
 async fn a_file_comes_with_the_offices_and_officers_that_it_names() {
     let replica = replica().await;
-    let tables = replica.psql(&format!("{LOG}SELECT DISTINCT tbl FROM {{journal}}.read_file(:id, 'VPD-1', {FILE}) WHERE offender IS NULL ORDER BY 1;"));
+    let tables = replica.psql(&format!(
+        "{LOG}SELECT DISTINCT tbl FROM {{journal}}.read_file(:id, 'VPD-1', {FILE}) WHERE offender IS NULL ORDER BY 1;"
+    ));
     assert_eq!(tables, "office\nparole_officer");
     // The keys that the function follows are those that the catalogue says are references.
     let sql = include_str!("../../sync/sql/journal.sql");

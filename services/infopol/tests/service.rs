@@ -44,7 +44,10 @@ async fn only_the_gateway_gets_a_connection_and_only_the_partner_an_answer() {
     assert_eq!(answer.status, StatusCode::FORBIDDEN, "no Client-Cert");
     assert_eq!(answer.json()["type"], "urn:liaison:problem:wrong-certificate");
     let (_, _, der) = leaf(&service.ca, "client", &uri("partner/victoria-police"));
-    let other = { use base64::Engine; format!(":{}:", base64::engine::general_purpose::STANDARD.encode(der)) };
+    let other = {
+        use base64::Engine;
+        format!(":{}:", base64::engine::general_purpose::STANDARD.encode(der))
+    };
     assert_eq!(service.send_bare("GET", "/en", &[("client-cert", &other)]).await.status, StatusCode::FORBIDDEN);
     let twice = [("client-cert", service.client_cert.as_str()), ("client-cert", other.as_str())];
     assert_eq!(service.send_bare("GET", "/en", &twice).await.status, StatusCode::FORBIDDEN);
@@ -124,7 +127,10 @@ async fn api_pages_list_every_file_once() {
     assert_eq!(all.len(), 8);
     all.sort_unstable();
     assert_eq!(all, (101..=108).collect::<Vec<_>>());
-    assert_eq!(found(&service.api("/api/search", &json!({"bornFrom": "1900-01-01", "page": 9})).await), Vec::<i64>::new());
+    assert_eq!(
+        found(&service.api("/api/search", &json!({"bornFrom": "1900-01-01", "page": 9})).await),
+        Vec::<i64>::new()
+    );
     end(replica, service).await;
 }
 
@@ -137,9 +143,13 @@ async fn api_reads_a_file_and_its_photograph() {
     let tables = |key: &str| -> Vec<String> {
         body[key].as_array().unwrap().iter().map(|r| r["table"].as_str().unwrap().to_owned()).collect()
     };
-    assert!(tables("records").contains(&"supervision".to_owned()) && tables("records").contains(&"offender".to_owned()));
+    assert!(
+        tables("records").contains(&"supervision".to_owned()) && tables("records").contains(&"offender".to_owned())
+    );
     assert_eq!(tables("references"), ["office", "parole_officer"]);
-    let sha = body["records"].as_array().unwrap().iter().find(|r| r["table"] == "photograph").unwrap()["body"]["sha256"].clone();
+    let sha =
+        body["records"].as_array().unwrap().iter().find(|r| r["table"] == "photograph").unwrap()["body"]["sha256"]
+            .clone();
     let picture = service.api("/api/files/photograph", &json!({"file": 101, "sha256": sha})).await;
     assert_eq!((picture.status, picture.header("content-type")), (StatusCode::OK, "image/jpeg"));
     assert!(picture.body.starts_with(&[0xff, 0xd8]) && !picture.header("data-as-of").is_empty());
@@ -159,7 +169,10 @@ async fn every_read_is_in_the_access_log_with_who_why_and_what() {
     service.api("/api/search", &json!({"name": "lariviere"})).await;
     service.api("/api/files/read", &json!({"file": 101})).await;
     let denied = service.api_for("/api/files/read", "Curiosity", &json!({"file": 101})).await;
-    assert_eq!((denied.status, &denied.json()["type"]), (StatusCode::FORBIDDEN, &json!("urn:liaison:problem:purpose-not-permitted")));
+    assert_eq!(
+        (denied.status, &denied.json()["type"]),
+        (StatusCode::FORBIDDEN, &json!("urn:liaison:problem:purpose-not-permitted"))
+    );
     let unpermitted = service.api_for("/api/search", "Investigation", &json!({"name": "roy"})).await;
     assert_eq!(unpermitted.status, StatusCode::FORBIDDEN, "a known purpose that the agreement does not have");
     let rows = replica
@@ -178,7 +191,9 @@ async fn every_read_is_in_the_access_log_with_who_why_and_what() {
             "search VPD-1234 asserted Investigation denied purpose roy",
         ]
     );
-    let same = replica.rows("SELECT DISTINCT trace || ' ' || leaf || ' ' || generation || ' ' || batch FROM {journal}.access_log").await;
+    let same = replica
+        .rows("SELECT DISTINCT trace || ' ' || leaf || ' ' || generation || ' ' || batch FROM {journal}.access_log")
+        .await;
     assert_eq!(same, [format!("{TRACE} {} 3 1", service.leaf_hash)]);
     end(replica, service).await;
 }
@@ -204,7 +219,9 @@ async fn what_is_missing_or_malformed_says_what_to_do_in_both_languages() {
         assert_eq!(answer.status.as_u16(), status, "{problem}");
         assert_eq!(answer.header("content-type"), "application/problem+json");
         assert!(problem["detail"].as_str().unwrap().contains(word), "{problem}");
-        assert!(problem["detailFr"].as_str().is_some_and(|fr| !fr.is_empty() && fr != problem["detail"].as_str().unwrap()));
+        assert!(
+            problem["detailFr"].as_str().is_some_and(|fr| !fr.is_empty() && fr != problem["detail"].as_str().unwrap())
+        );
     }
     assert_eq!(service.send("GET", "/api/search", &[], "").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(service.api("/api/nothing", &json!({})).await.status, StatusCode::NOT_FOUND);
@@ -288,14 +305,29 @@ async fn pages_lead_from_sign_on_to_a_profile_without_a_script() {
     assert!(empty.text().contains("value=\"x\""), "what was typed stays");
     let results = browser.post("/en/search", &[("name", "lariviere")]).await;
     let text = results.text();
-    assert!(results.status == StatusCode::OK && text.contains("Larivière, Jean-François") && text.contains("1 file<"), "{text}");
+    assert!(
+        results.status == StatusCode::OK && text.contains("Larivière, Jean-François") && text.contains("1 file<"),
+        "{text}"
+    );
     assert!(text.contains("Unlawfully at large") && text.contains("(asserted)") && text.contains("Data as of"));
 
     let profile = browser.post("/en/file", &[("file", "101")]).await.text();
     for word in [
-        "Unlawfully at large", "call the Correctional Service at once", "Known to carry weapons", "101007B", "1979-03-14",
-        "Helen Marchand", "604-555-0142", "1-800-555-0199", "Rivers", "W-2026-0417", "Not to consume", "data:image/jpeg;base64,",
-        "Photograph of Larivière", "Vancouver, British Columbia", "lang=\"en\"",
+        "Unlawfully at large",
+        "call the Correctional Service at once",
+        "Known to carry weapons",
+        "101007B",
+        "1979-03-14",
+        "Helen Marchand",
+        "604-555-0142",
+        "1-800-555-0199",
+        "Rivers",
+        "W-2026-0417",
+        "Not to consume",
+        "data:image/jpeg;base64,",
+        "Photograph of Larivière",
+        "Vancouver, British Columbia",
+        "lang=\"en\"",
     ] {
         assert!(profile.contains(word), "{word}: {profile}");
     }
@@ -303,7 +335,14 @@ async fn pages_lead_from_sign_on_to_a_profile_without_a_script() {
     // The other language repeats the request, and the record's own text says its language.
     assert!(profile.contains("action=\"/fr/file\"") && profile.contains("name=\"file\" value=\"101\""));
     let french = browser.post("/fr/file", &[("file", "101")]).await.text();
-    for word in ["<html lang=\"fr\">", "Illégalement en liberté", "Ne pas consommer", "Qui appeler", "Bureau de libération conditionnelle de Vancouver", "<dd lang=\"en\">Synthetic text"] {
+    for word in [
+        "<html lang=\"fr\">",
+        "Illégalement en liberté",
+        "Ne pas consommer",
+        "Qui appeler",
+        "Bureau de libération conditionnelle de Vancouver",
+        "<dd lang=\"en\">Synthetic text",
+    ] {
         assert!(french.contains(word), "{word}: {french}");
     }
     assert!(!french.contains("Not to consume"));
@@ -329,9 +368,21 @@ async fn pages_believe_only_their_own_forms_and_leak_nothing() {
     let form = "application/x-www-form-urlencoded";
     let body = format!("token={}&file=101", browser.token);
     for (what, headers, body) in [
-        ("another site", vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("sec-fetch-site", "cross-site")], body.as_str()),
-        ("another origin", vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("origin", "https://evil.example")], body.as_str()),
-        ("no token", vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("sec-fetch-site", "same-origin")], "file=101"),
+        (
+            "another site",
+            vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("sec-fetch-site", "cross-site")],
+            body.as_str(),
+        ),
+        (
+            "another origin",
+            vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("origin", "https://evil.example")],
+            body.as_str(),
+        ),
+        (
+            "no token",
+            vec![("cookie", browser.cookie.as_str()), ("content-type", form), ("sec-fetch-site", "same-origin")],
+            "file=101",
+        ),
         ("another token", vec![("cookie", browser.cookie.as_str()), ("content-type", form)], "token=x&file=101"),
         ("no cookie", vec![("content-type", form), ("sec-fetch-site", "same-origin")], body.as_str()),
     ] {
@@ -345,11 +396,17 @@ async fn pages_believe_only_their_own_forms_and_leak_nothing() {
     let csp = page.header("content-security-policy");
     assert!(csp.starts_with("default-src 'none'") && !csp.contains("unsafe") && !csp.contains("script"), "{csp}");
     let text = page.text();
-    assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("<script"), "nothing from elsewhere");
+    assert!(
+        !text.contains("http://") && !text.contains("https://") && !text.contains("<script"),
+        "nothing from elsewhere"
+    );
     assert!(!text.contains("style="), "no inline style: the policy would drop it");
     let style = service.send("GET", "/assets/infopol.css", &[], "").await;
     assert!(style.status == StatusCode::OK && !style.text().contains("url(") && !style.text().contains("@import"));
-    assert_eq!(service.send("GET", "/en/file", &[("cookie", &browser.cookie)], "").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        service.send("GET", "/en/file", &[("cookie", &browser.cookie)], "").await.status,
+        StatusCode::BAD_REQUEST
+    );
     assert_eq!(service.send("GET", "/de", &[], "").await.status, StatusCode::NOT_FOUND);
     // Markup in a search comes back as text.
     let odd = browser.post("/en/search", &[("name", "<b>x</b>"), ("fps", "<i>")]).await.text();

@@ -24,7 +24,16 @@ pub struct Person {
 
 impl Person {
     pub const fn new(file: i64, surname: &'static str, given: &'static str, birth_date: &'static str) -> Self {
-        Self { file, surname, given, alias: None, birth_date, status: "Released", at_large: "NotAtLarge", warrant: "NoWarrant" }
+        Self {
+            file,
+            surname,
+            given,
+            alias: None,
+            birth_date,
+            status: "Released",
+            at_large: "NotAtLarge",
+            warrant: "NoWarrant",
+        }
     }
 }
 
@@ -38,7 +47,11 @@ pub fn people() -> Vec<Person> {
             warrant: "Outstanding",
             ..Person::new(101, "Larivière", "Jean-François", "1979-03-14")
         },
-        Person { status: "Suspended", warrant: "Outstanding", ..Person::new(102, "Tremblay", "Marc-André", "1985-11-02") },
+        Person {
+            status: "Suspended",
+            warrant: "Outstanding",
+            ..Person::new(102, "Tremblay", "Marc-André", "1985-11-02")
+        },
         Person::new(103, "Tremblay", "Sylvie", "1990-07-21"),
         Person { alias: Some(("Smith", "Bobby")), ..Person::new(104, "O'Brien", "Robert", "1968-01-30") },
         Person { at_large: "Escaped", status: "InCustody", ..Person::new(105, "St-Pierre", "Luc", "1974-09-09") },
@@ -81,9 +94,10 @@ fn special(person: &Person, table: &str, jpeg_hash: &str) -> Value {
             "warrant": person.warrant, "jurisdiction": "CA-BC", "municipality": "5915022", "municipalityName": "Vancouver"
         }),
         "caution" => json!({"kind": "Armed", "notedOn": "2025-02-11", "detail": null}),
-        "alias" => person.alias.map_or(Value::Null, |(surname, given)| {
-            json!({"surname": surname, "given": given, "birthDate": "1980-04-01"})
-        }),
+        "alias" => person.alias.map_or(
+            Value::Null,
+            |(surname, given)| json!({"surname": surname, "given": given, "birthDate": "1980-04-01"}),
+        ),
         "photograph" => json!({"sha256": jpeg_hash, "takenOn": "2025-06-03", "format": "image/jpeg",
             "widthPx": 240, "heightPx": 300, "sizeBytes": 20_000}),
         "supervision" => json!({
@@ -92,8 +106,10 @@ fn special(person: &Person, table: &str, jpeg_hash: &str) -> Value {
             "startedOn": "2025-05-02", "endedOn": null, "residenceAddress": "100 Example Street",
             "municipality": "5915022", "municipalityName": "Vancouver"
         }),
-        "parole_officer" => json!({"name": "Helen Marchand", "telephone": telephone, "email": "helen.marchand@example.ca",
-            "office": 1, "officeName": "Vancouver Parole Office", "officeNameFr": "Bureau de Vancouver"}),
+        "parole_officer" => {
+            json!({"name": "Helen Marchand", "telephone": telephone, "email": "helen.marchand@example.ca",
+            "office": 1, "officeName": "Vancouver Parole Office", "officeNameFr": "Bureau de Vancouver"})
+        }
         "office" => json!({"nameEn": "Vancouver Parole Office",
             "nameFr": "Bureau de libération conditionnelle de Vancouver", "telephone": "604-555-0100",
             "dutyTelephone": "1-800-555-0199", "municipality": "5915022", "municipalityName": "Vancouver"}),
@@ -103,7 +119,9 @@ fn special(person: &Person, table: &str, jpeg_hash: &str) -> Value {
             "issuedOn": "2026-11-18", "executedOn": null, "withdrawnOn": null, "extent": "Canada", "caution": null}),
         "release" => json!({"kind": "StatutoryRelease", "startedOn": "2025-05-02", "endsOn": "2027-01-15",
             "endedOn": null, "municipality": "5915022", "municipalityName": "Vancouver"}),
-        "sentence" => json!({"term": 1, "court": "Supreme Court of British Columbia", "lengthDays": 1826, "endedOn": null}),
+        "sentence" => {
+            json!({"term": 1, "court": "Supreme Court of British Columbia", "lengthDays": 1826, "endedOn": null})
+        }
         "risk_assessment" => json!({"language": "eng", "assessor": "Helen Marchand", "comment":
             "Synthetic text. The person keeps appointments, has steady work and a stable place to live, and has spoken openly about the risk of relapse."}),
         _ => Value::Null,
@@ -141,9 +159,7 @@ pub async fn fill(replica: &Replica, people: &[Person], groups: &[&str]) {
     }
     let mut transaction = replica.admin.begin().await.unwrap();
     for (offender, table, id, body) in &records {
-        let sql = format!(
-            "INSERT INTO {share}.record SELECT $1, $2, $3, $4, $5::jsonb::text, sha256($5::bytea), 1"
-        );
+        let sql = format!("INSERT INTO {share}.record SELECT $1, $2, $3, $4, $5::jsonb::text, sha256($5::bytea), 1");
         sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(offender)
             .bind(table.group.as_str())
@@ -197,7 +213,15 @@ pub async fn fill(replica: &Replica, people: &[Person], groups: &[&str]) {
 
 /// The groups that the replica's cursor grants.
 pub const GROUPS: &[&str] = &[
-    "identity", "aliases", "photograph", "sentence", "release", "conditions", "supervision", "warrants", "riskAssessments",
+    "identity",
+    "aliases",
+    "photograph",
+    "sentence",
+    "release",
+    "conditions",
+    "supervision",
+    "warrants",
+    "riskAssessments",
 ];
 
 /// A silhouette, unmistakably nobody.

@@ -93,8 +93,19 @@ impl Service {
         let (certificate, key, _) = leaf(&ca, "gateway", &format!("spiffe://{DOMAIN}/gateway"));
         let (_, _, der) = leaf(&ca, "client", &format!("spiffe://{DOMAIN}/partner/{partner}"));
         let config = Config::parse_from([
-            "liaison-infopol", "--partner", partner, "--domain", DOMAIN, "--listen", "127.0.0.1:0",
-            "--health-addr", "127.0.0.1:0", "--store-url", store_url, "--tls-dir", directory.path().to_str().unwrap(),
+            "liaison-infopol",
+            "--partner",
+            partner,
+            "--domain",
+            DOMAIN,
+            "--listen",
+            "127.0.0.1:0",
+            "--health-addr",
+            "127.0.0.1:0",
+            "--store-url",
+            store_url,
+            "--tls-dir",
+            directory.path().to_str().unwrap(),
         ]);
         let stop = CancellationToken::new();
         let server = Server::start(&config, stop.clone()).await.unwrap();
@@ -104,7 +115,10 @@ impl Service {
             ca,
             host,
             client_cert: format!(":{}:", STANDARD.encode(&der)),
-            leaf_hash: { use sha2::Digest; hex::encode(sha2::Sha256::digest(&der)) },
+            leaf_hash: {
+                use sha2::Digest;
+                hex::encode(sha2::Sha256::digest(&der))
+            },
             directory,
             gateway: (certificate, key),
             stop,
@@ -123,7 +137,10 @@ impl Service {
     }
 
     /// A TLS connection with this client identity, or with none.
-    pub async fn connect(&self, identity: Option<(&str, &str)>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    pub async fn connect(
+        &self,
+        identity: Option<(&str, &str)>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -148,8 +165,7 @@ impl Service {
     /// One request over a connection of its own, exactly as given.
     pub async fn send_as(&self, identity: Option<(&str, &str)>, request: Request<Body>) -> Result<Answer, String> {
         let stream = self.connect(identity).await?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         let driver = tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let (parts, body) = response.into_parts();
@@ -243,8 +259,7 @@ impl<'a> Browser<'a> {
 
     pub async fn sign_on(&mut self, lang: &str) {
         self.get(&format!("/{lang}")).await;
-        let answer =
-            self.post(&format!("/{lang}/sign-on"), &[("officer", OFFICER), ("purpose", "Apprehension")]).await;
+        let answer = self.post(&format!("/{lang}/sign-on"), &[("officer", OFFICER), ("purpose", "Apprehension")]).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
         let answer = self.get(&format!("/{lang}/search")).await;
         assert_eq!(answer.status, StatusCode::OK);

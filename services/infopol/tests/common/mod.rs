@@ -74,11 +74,16 @@ impl Replica {
     pub async fn add_partner(&self, partner: &PartnerName, owner: &str) {
         let mut connection = self.admin.acquire().await.unwrap();
         let reader = partner.reader_role();
-        run(&mut connection, &format!("CREATE ROLE \"{reader}\" LOGIN; GRANT CONNECT ON DATABASE {} TO \"{reader}\"", self.database)).await;
+        run(
+            &mut connection,
+            &format!("CREATE ROLE \"{reader}\" LOGIN; GRANT CONNECT ON DATABASE {} TO \"{reader}\"", self.database),
+        )
+        .await;
         let sql = schema_sql(partner);
         // Twice: the Job that makes them may be run again at any time.
         let again = sql.replacen("CREATE SCHEMA \"share", "CREATE SCHEMA IF NOT EXISTS \"share", 1);
-        run(&mut connection, &format!("SET ROLE {owner}; BEGIN; {sql}; COMMIT; BEGIN; {again}; COMMIT; RESET ROLE")).await;
+        run(&mut connection, &format!("SET ROLE {owner}; BEGIN; {sql}; COMMIT; BEGIN; {again}; COMMIT; RESET ROLE"))
+            .await;
         drop(connection);
         self.exec_of(
             partner,
@@ -109,7 +114,10 @@ impl Replica {
     /// The first column of a query's rows, as text.
     pub async fn rows(&self, sql: &str) -> Vec<String> {
         let sql = fill(sql, &self.partner);
-        sqlx::query_scalar(AssertSqlSafe(format!("SELECT t::text FROM ({sql}) AS t(t)"))).fetch_all(&self.admin).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT t::text FROM ({sql}) AS t(t)")))
+            .fetch_all(&self.admin)
+            .await
+            .unwrap()
     }
 
     /// A URL of this database for the reader role.
