@@ -25,11 +25,12 @@ use crate::schema::{conditions_schema, time_schema};
     status = "PartnerConnectionStatus",
     category = "liaison",
     derive = "PartialEq",
-    printcolumn(name = "Partner", type_ = "string", json_path = ".spec.partner.name.en"),
+    printcolumn(name = "Partner", type_ = "string", json_path = ".spec.partner.jurisdiction"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Connected", type_ = "string", json_path = ".status.conditions[?(@.type=='Connected')].status"),
     printcolumn(name = "Fresh", type_ = "string", json_path = ".status.conditions[?(@.type=='DataFresh')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Organization", type_ = "string", json_path = ".spec.partner.name.en", priority = 1),
     printcolumn(name = "Agreement", type_ = "string", json_path = ".spec.agreementRef.name", priority = 1),
     printcolumn(
         name = "Tunnel",

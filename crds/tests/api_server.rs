@@ -1,5 +1,7 @@
 //! The definitions and their rules, once against a real API server (TEST_KUBECONFIG; see tests/cluster/services).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use k8s_openapi::{
     api::core::v1::Namespace,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,

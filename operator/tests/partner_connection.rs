@@ -1,5 +1,7 @@
 //! Onboarding, refusals, suspension, revocation and deletion against a real API server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::sync::atomic::Ordering;

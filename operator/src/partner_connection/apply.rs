@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// A Job that gave up is started again after this many seconds.
-const RETRY_SECONDS: i64 = 10;
+pub const RETRY_SECONDS: i64 = 10;
 
 /// One visit's effects.
 pub struct Visit<'a> {

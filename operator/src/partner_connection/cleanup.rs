@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    apply::failed_at,
+    apply::{RETRY_SECONDS, failed_at},
     dereference::pods_of,
     names::Names,
     status::{self, JobState, State},
@@ -41,55 +41,81 @@ pub async fn cleanup(ctx: &Context, guard: &DeserializeGuard<PartnerConnection>,
     if !meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER) {
         return Ok(Action::await_change());
     }
-    let (connection, policy) = match &guard.0 {
-        Ok(connection) => (Some(connection), connection.spec.deletion_policy.unwrap_or(DeletionPolicy::Retain)),
+    let (mut connection, policy) = match &guard.0 {
+        Ok(connection) => (Some(connection.clone()), connection.spec.deletion_policy.unwrap_or(DeletionPolicy::Retain)),
         Err(_) => (None, DeletionPolicy::Retain),
     };
-    report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
-
+    if connection.as_ref().is_none_or(grants) {
+        connection = report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
+    }
     if !remove_access(ctx, names).await? {
         return Ok(soon());
     }
-    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
-    let seeded = jobs.get_opt(&names.seed_job).await?.is_some();
-    let used = seeded
-        || secrets.get_opt(&names.seed_secret).await?.is_some()
-        || jobs.get_opt(&names.dispose_job).await?.is_some();
-    apply::ensure_gone(&jobs, &names.seed_job, false).await?;
-    // A seed that still runs would make again what the disposal drops.
-    if !pods_of(ctx, &names.seed_job).await?.iter().all(is_over) {
-        return Ok(soon());
-    }
-    if used {
-        let store = connection.map_or_else(
-            || ctx.settings.default_store.clone(),
-            |connection| super::validate::store_of(connection, &ctx.settings.default_store),
-        );
-        let job = workloads::job(Task::Dispose(policy), names, &ctx.settings, &store)?;
-        let live = match jobs.get_opt(&names.dispose_job).await? {
-            Some(live) => live,
-            None => apply::create_once(&jobs, &job).await?.0,
-        };
-        let pods = pods_of(ctx, &names.dispose_job).await?;
-        match status::job_state(&live, &pods, "disposing of the replica") {
-            JobState::Done(_) => {}
-            JobState::Running(state) => {
-                report(ctx, meta, connection, &state.reason, &state.message).await?;
-                return Ok(soon());
-            }
-            JobState::Failed(state) => {
-                report(ctx, meta, connection, &state.reason, &state.message).await?;
-                if ctx.now().as_second() >= failed_at(&live).map_or(0, jiff::Timestamp::as_second) + 10 {
-                    apply::ensure_gone(&jobs, &names.dispose_job, false).await?;
-                }
-                return Ok(soon());
-            }
+    match dispose(ctx, connection.as_ref(), policy, names).await? {
+        None => {}
+        Some(state) => {
+            report(ctx, meta, connection, &state.reason, &state.message).await?;
+            return Ok(soon());
         }
     }
     release(ctx, names).await?;
     unfinalize(ctx, meta).await?;
     Ok(Action::await_change())
+}
+
+/// Whether status still grants anything.
+fn grants(connection: &PartnerConnection) -> bool {
+    connection.status.as_ref().is_some_and(|status| {
+        status.authorized_until.is_some()
+            || status.connection.is_some()
+            || !status.wire_guard_keys.is_empty()
+            || !status.certificates.is_empty()
+    })
+}
+
+/// Disposes of the replica, if there ever was one; what is still to be waited for.
+async fn dispose(
+    ctx: &Context,
+    connection: Option<&PartnerConnection>,
+    policy: DeletionPolicy,
+    names: &Names,
+) -> Result<Option<State>, Error> {
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    // The verifier's Secret is made before the first seed Job and goes after the disposal, so it says whether there is
+    // anything to dispose of.
+    let live = jobs.get_opt(&names.dispose_job).await?;
+    let used = live.is_some()
+        || secrets.get_opt(&names.seed_secret).await?.is_some()
+        || jobs.get_opt(&names.seed_job).await?.is_some();
+    if !used {
+        return Ok(None);
+    }
+    apply::ensure_gone(&jobs, &names.seed_job, false).await?;
+    // A seed that still runs would make again what the disposal drops.
+    if !pods_of(ctx, &names.seed_job).await?.iter().all(is_over) {
+        return Ok(Some(State::no("Terminating", "access is cut; the seed Job is being stopped")));
+    }
+    let store = connection.map_or_else(
+        || ctx.settings.default_store.clone(),
+        |connection| super::validate::store_of(connection, &ctx.settings.default_store),
+    );
+    let Some(live) = live else {
+        let job = workloads::job(Task::Dispose(policy), names, &ctx.settings, &store)?;
+        apply::create_once(&jobs, &job).await?;
+        return Ok(Some(State::no("Disposing", "access is cut; the replica is being disposed of")));
+    };
+    let pods = pods_of(ctx, &names.dispose_job).await?;
+    Ok(match status::job_state(&live, &pods, "disposing of the replica") {
+        JobState::Done(_) => None,
+        JobState::Running(state) => Some(state),
+        JobState::Failed(state) => {
+            if ctx.now().as_second() >= failed_at(&live).map_or(0, jiff::Timestamp::as_second) + RETRY_SECONDS {
+                apply::ensure_gone(&jobs, &names.dispose_job, false).await?;
+            }
+            Some(state)
+        }
+    })
 }
 
 /// Removes the read service; true when it is gone.
@@ -121,21 +147,21 @@ async fn release(ctx: &Context, names: &Names) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cuts what status grants, and says where the deletion stands.
+/// Cuts what status grants, and says where the deletion stands; written only when it differs.
 async fn report(
     ctx: &Context,
     meta: &ObjectMeta,
-    connection: Option<&PartnerConnection>,
+    connection: Option<PartnerConnection>,
     reason: &str,
     message: &str,
-) -> Result<(), Error> {
+) -> Result<Option<PartnerConnection>, Error> {
     let generation = meta.generation.unwrap_or(0);
-    let old = connection.and_then(|connection| connection.status.as_ref());
-    let conditions_before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let old = connection.as_ref().and_then(|connection| connection.status.as_ref());
+    let before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let going = State::no(reason, message);
     let conditions: Vec<Value> = [conditions::READY, conditions::ACCESS_READY]
         .into_iter()
-        .map(|kind| status::condition(kind, &going, generation, conditions_before, ctx.now()))
+        .map(|kind| status::condition(kind, &going, generation, before, ctx.now()))
         .map(|condition| serde_json::to_value(condition).unwrap_or_default())
         .collect();
     let mut part = json!({"observedGeneration": generation, "conditions": conditions});
@@ -145,12 +171,12 @@ async fn report(
     }
     let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     let name = meta.name.as_deref().unwrap_or_default();
-    let written = match connection {
-        Some(connection) => status::write(&api, connection, &part).await.map(|_| ()),
-        None => raw(ctx).patch_status(name, &apply::params(), &Patch::Apply(&status::patch(name, &part))).await.map(|_| ()),
+    let written = match &connection {
+        Some(connection) => status::write(&api, connection, &part).await.map(Some),
+        None => raw(ctx).patch_status(name, &apply::params(), &Patch::Apply(&status::patch(name, &part))).await.map(|_| None),
     };
     match written {
-        Err(error) if apply::is_gone(&error) => Ok(()),
+        Err(error) if apply::is_gone(&error) => Ok(connection),
         other => Ok(other?),
     }
 }

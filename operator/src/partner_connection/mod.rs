@@ -164,7 +164,7 @@ async fn publish(ctx: &Context, before: Option<&liaison_crds::PartnerConnectionS
     if old.is_some_and(|(old_status, old_reason, _)| old_status == status && old_reason == reason) {
         return;
     }
-    let trouble = status != "True" && !matches!(reason.as_str(), "Seeding" | "Running" | "InfoPolStarting" | "InfoPolStopping");
+    let trouble = status != "True" && !matches!(reason.as_str(), "Seeding" | "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping");
     let event = Event {
         type_: if trouble { EventType::Warning } else { EventType::Normal },
         reason,

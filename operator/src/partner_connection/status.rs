@@ -210,7 +210,9 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
             .and_then(|status| status.conditions.as_ref())
             .is_some_and(|all| all.iter().any(|condition| condition.type_ == kind && condition.status == "True"))
     };
-    let said = pods.iter().filter_map(last_words).max_by_key(|(at, _)| *at).map(|(_, said)| said);
+    let last = pods.iter().filter_map(last_words).max_by_key(|(at, ..)| *at);
+    let failing = last.as_ref().is_some_and(|(_, exit, _)| *exit != 0);
+    let said = last.map(|(.., said)| said);
     let state = |holds: bool, fallback: &str, message: &str| match &said {
         Some(said) => {
             let counts = match (said.files, said.records) {
@@ -228,21 +230,22 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
     if is("Failed") {
         return JobState::Failed(state(false, "JobFailed", "the Job failed and will be started again"));
     }
-    if said.is_some() {
+    if said.is_some() && failing {
         return JobState::Running(state(false, "Retrying", "the Job failed and is being tried again"));
     }
     let waiting = pods.iter().find_map(waiting_for);
     JobState::Running(waiting.unwrap_or_else(|| State::no("Running", format!("{doing} is under way"))))
 }
 
-fn last_words(pod: &Pod) -> Option<(Option<Timestamp>, Said)> {
+/// When a pod's container last ended, how, and what it said.
+fn last_words(pod: &Pod) -> Option<(Option<Timestamp>, i32, Said)> {
     let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     let ended = [container.state.as_ref(), container.last_state.as_ref()]
         .into_iter()
         .flatten()
         .find_map(|state: &ContainerState| state.terminated.as_ref())?;
     let at = ended.finished_at.as_ref().map(|at| at.0);
-    Some((at, serde_json::from_str(ended.message.as_deref()?.trim()).ok()?))
+    Some((at, ended.exit_code, serde_json::from_str(ended.message.as_deref()?.trim()).ok()?))
 }
 
 fn waiting_for(pod: &Pod) -> Option<State> {

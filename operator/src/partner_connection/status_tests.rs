@@ -72,6 +72,12 @@ fn a_job_speaks_through_its_termination_message() {
     let retrying = pod(r#"{"reason":"StoreUnreachable","message":"store.x does not answer; see its service"}"#);
     let JobState::Running(state) = job_state(&Job::default(), &[retrying], "seeding") else { panic!() };
     assert_eq!((state.reason.as_str(), state.holds), ("StoreUnreachable", false));
+    let mut ended = pod(r#"{"reason":"Seeded","files":3,"records":40}"#);
+    let container = &mut ended.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0];
+    container.state = None;
+    container.last_state.as_mut().unwrap().terminated.as_mut().unwrap().exit_code = 0;
+    let JobState::Running(state) = job_state(&Job::default(), &[ended], "seeding") else { panic!() };
+    assert_eq!(state.reason, "Running", "the pod has ended well, the Job is not complete yet");
     let JobState::Failed(state) = job_state(&job("Failed"), &[pod("not json")], "seeding") else { panic!() };
     assert_eq!(state.reason, "JobFailed");
     let JobState::Running(state) = job_state(&Job::default(), &[pod("x")], "seeding") else { panic!() };
