@@ -10,7 +10,7 @@ use liaison_records::{catalogue::TABLES, codes::Custody};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::{error::Error, file::Maker, model::Model, reference::reference, rows::Rows};
+use crate::{bulk, error::Error, file::Maker, model::Model, reference::reference, rows::Rows};
 
 /// What to generate.
 #[derive(Debug, Clone, Args)]
@@ -132,6 +132,7 @@ pub async fn generate(hub: &mut PgConnection, args: &GenerateArgs) -> Result<Gen
     let mut tx = hub.begin().await?;
     // TRUNCATE first, also when OMS is empty: the change log then says "everything" once a table, not once a row.
     tx.execute(AssertSqlSafe(format!("TRUNCATE {}, oms.image, oms.origin", all_tables()))).await?;
+    let keys = bulk::put_aside(&mut tx).await?;
     let mut references = Rows::default();
     reference(&model, u64::from(args.seed), &mut references);
     send(&mut tx, references, &mut done).await?;
@@ -147,6 +148,7 @@ pub async fn generate(hub: &mut PgConnection, args: &GenerateArgs) -> Result<Gen
         send(&mut tx, rows, &mut done).await?;
         progress.at(done.files);
     }
+    bulk::restore(&mut tx, keys).await?;
     sqlx::query(
         "INSERT INTO oms.origin (seed, incarcerated, community, archived, as_of) VALUES ($1, $2, $3, $4, $5::date)",
     )

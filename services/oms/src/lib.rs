@@ -2,9 +2,10 @@
 //! reload. Touches the hub database only.
 //!
 //! Pure: [`data`], [`model`], [`file`], [`photo`], [`reference`], [`rows`]. The edges: [`connect`], [`migrate`],
-//! [`generate`], [`reload`], [`actions`], [`day`], [`cli`].
+//! [`bulk`], [`generate`], [`reload`], [`actions`], [`day`], [`cli`].
 
 pub mod actions;
+pub mod bulk;
 pub mod cli;
 pub mod connect;
 pub mod data;

@@ -7,7 +7,7 @@ use liaison_records::catalogue::{TABLES, Table};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::{error::Error, generate::all_tables, rows::load_order};
+use crate::{bulk, error::Error, generate::all_tables, rows::load_order};
 
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +31,7 @@ pub async fn reload(hub: &mut PgConnection) -> Result<Reloaded, Error> {
         .await?;
     }
     tx.execute(AssertSqlSafe(format!("TRUNCATE {}", all_tables()))).await?;
+    let keys = bulk::put_aside(&mut tx).await?;
     let mut records = 0;
     let mut tables: Vec<&Table> = TABLES.iter().collect();
     tables.sort_by_key(|table| load_order(table));
@@ -38,6 +39,7 @@ pub async fn reload(hub: &mut PgConnection) -> Result<Reloaded, Error> {
         let insert = format!("INSERT INTO oms.{0} SELECT * FROM aside_{0}", table.name);
         records += tx.execute(AssertSqlSafe(insert)).await?.rows_affected();
     }
+    bulk::restore(&mut tx, keys).await?;
     tx.commit().await?;
     Ok(Reloaded { records, seconds: begun.elapsed().as_secs_f64() })
 }
