@@ -8,7 +8,7 @@ use crate::{
     connect::Target,
     error::{Error, Of},
     fault::Faults,
-    hub_ledger::Claim,
+    hub_ledger::{self, Claim},
     partner,
     quote::ident,
     seed::{Found, lock_roles, role, schema},
@@ -49,8 +49,12 @@ pub async fn dispose(
 ) -> Result<Disposed, Error> {
     let mut hub = hub.connect().await?;
     let mut store = store.connect().await?;
-    cut(&hub, &mut store, partner, holder).await?;
+    let epoch = cut(&hub, &mut store, partner, holder).await?;
     let drained = drain(&mut hub, &store, partner).await?;
+    if let Some(epoch) = epoch {
+        // Who seeds a partner of this name again need not wait for it to run out.
+        hub_ledger::release(&hub, &[(partner.clone(), epoch)]).await?;
+    }
     match policy {
         Policy::Delete => {
             remove(&mut store, partner).await?;
@@ -93,8 +97,13 @@ pub async fn due(hub: &Client) -> Result<Vec<PartnerName>, Error> {
 }
 
 /// Takes the lease from whoever has it, closes the cursor, and disables the role.
-async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &str) -> Result<(), Error> {
-    match partner::lease(hub, store, partner, holder, Claim::Force, &Faults::default()).await {
+async fn cut(
+    hub: &Client,
+    store: &mut Client,
+    partner: &PartnerName,
+    holder: &str,
+) -> Result<Option<i64>, Error> {
+    let epoch = match partner::lease(hub, store, partner, holder, Claim::Force, &Faults::default()).await {
         Ok((held, _)) => {
             let tx = store.transaction().await.store()?;
             let sql = format!(
@@ -105,10 +114,11 @@ async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &s
                 return Err(Error::Fenced { partner: partner.clone(), epoch: held.epoch });
             }
             tx.commit().await.store()?;
+            Some(held.epoch)
         }
-        Err(Error::NotSeeded(_)) => {}
+        Err(Error::NotSeeded(_)) => None,
         Err(error) => return Err(error),
-    }
+    };
     let tx = store.transaction().await.store()?;
     if role(&tx, partner).await? == Found::Ours {
         tx.batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(&partner.reader_role()))).await.store()?;
@@ -118,7 +128,7 @@ async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &s
     let _ = store
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", &[&partner.reader_role()])
         .await;
-    Ok(())
+    Ok(epoch)
 }
 
 /// Copies the access log to the hub: it outlives the replica.

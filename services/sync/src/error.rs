@@ -40,6 +40,9 @@ pub enum Error {
         /// SQLSTATE, and the text where it cannot quote a value.
         detail: String,
     },
+    /// Somebody on the hub holds a lock that excludes readers: an extract that truncates and loads.
+    #[error("the hub's tables are locked by an extract that truncates and loads; trying again")]
+    HubBusy,
     /// Another holder has the lease; nothing of this batch was written.
     #[error("the lease of {partner} is held by another worker since; its epoch is no longer {epoch}")]
     Fenced {
@@ -103,6 +106,7 @@ impl Error {
             Self::Unreachable { side: Side::Store, .. } | Self::Timeout { side: Side::Store, .. } => "StoreUnreachable",
             Self::Refused { side: Side::Hub, .. } => "HubRefused",
             Self::Refused { side: Side::Store, .. } => "StoreRefused",
+            Self::HubBusy => "HubBusy",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",
@@ -119,6 +123,9 @@ impl Error {
     pub fn postgres(side: Side, error: &tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
             let code = db.code().code();
+            if side == Side::Hub && code == "55P03" {
+                return Self::HubBusy;
+            }
             // Classes 22 (data) and 23 (constraints) and P0 (raised) may quote values; the others speak of objects.
             let silent = ["22", "23", "P0", "LA"].iter().any(|class| code.starts_with(class));
             let detail = if silent { format!("SQLSTATE {code}") } else { format!("{} (SQLSTATE {code})", db.message()) };

@@ -39,6 +39,8 @@ pub struct Context {
     ledger: Lanes,
     /// Snapshots of comparisons.
     comparing: Lanes,
+    /// The ledger, for comparisons.
+    ledger_bulk: Lanes,
     /// Replicas.
     store: Lanes,
     /// Replicas, for comparisons: they take long.
@@ -56,6 +58,7 @@ impl Context {
             reading: Lanes::new(hub.clone(), 1),
             ledger: Lanes::new(hub.clone(), 4),
             comparing: Lanes::new(hub.clone(), BULK),
+            ledger_bulk: Lanes::new(hub.clone(), BULK),
             store: Lanes::new(store.clone(), 8),
             store_bulk: Lanes::new(store.clone(), BULK),
             bulk: Semaphore::new(BULK),
@@ -218,12 +221,14 @@ impl Worker {
     /// whether anything was started; an error is the hub's.
     pub async fn round(&mut self, now: Timestamp) -> Result<bool, Error> {
         self.reap();
-        self.renew().await?;
+        // Terms reach the replicas also while the hub is down.
+        let renewed = self.renew().await;
         let mut started = false;
         let names: Vec<PartnerName> = self.partners.keys().cloned().collect();
         for partner in names {
             started |= self.attend(&partner, now);
         }
+        renewed?;
         started |= self.cycle(now).await?;
         Ok(started)
     }
@@ -277,7 +282,7 @@ impl Worker {
                 state.held = None;
                 state.failures += 1;
                 let reason = error.reason();
-                let expected = matches!(error, Error::NotSeeded(_) | Error::LeaseHeld(_));
+                let expected = matches!(error, Error::NotSeeded(_) | Error::LeaseHeld(_) | Error::HubBusy);
                 let factor = if expected { 5 } else { 1 << state.failures.min(6).saturating_sub(1) };
                 let wait = self.patience * factor.min(60);
                 state.not_before = Instant::now() + wait.mul_f64(0.75 + 0.5 * rand::random::<f64>());
@@ -377,6 +382,8 @@ impl Worker {
         let work = self.cycle_over(lane.client()?, ready);
         match tokio::time::timeout(bound, work).await {
             Ok(Ok(started)) => Ok(started),
+            // As-of stands still meanwhile; the next round tries again.
+            Ok(Err(Error::HubBusy)) => Ok(false),
             Ok(Err(error)) => {
                 lane.discard();
                 Err(error)
@@ -606,7 +613,7 @@ async fn run_compare(
     let partner = held.partner.clone();
     let mut reading = context.comparing.lane(partner.as_str()).await?;
     let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let mut hub = context.ledger_bulk.lane(partner.as_str()).await?;
     let result = async {
         compare(
             &mut held,
