@@ -111,8 +111,10 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         _ = interrupt.recv() => Ok(()),
     };
     // What was under way has been dropped; it is idempotent, and the next leader goes on with it.
-    if let Err(error) = candidate.release().await {
-        tracing::warn!(%error, "lease not released; the next leader waits for it to run out");
+    match tokio::time::timeout(leader::PERIOD, candidate.release()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "lease not released; the next leader waits for it to run out"),
+        Err(_) => tracing::warn!("lease not released in time; the next leader waits for it to run out"),
     }
     ended
 }

@@ -103,9 +103,8 @@ impl Visit<'_> {
         outcome.closed = (checked.suspended || checked.revoked).then_some(why.0);
         if !(checked.serving() && outcome.connection.is_some()) {
             outcome.access = status::access_state(served.as_ref(), 0, why.0, &why.1);
-            if !checked.accepted() && outcome.access.holds {
-                outcome.access.holds = false;
-            }
+            // Closed on purpose is as asked; closed for any other reason is not.
+            outcome.access.holds &= outcome.closed.is_some();
             self.release_unused(&leases, &world, &checked).await?;
             return Ok((connection, outcome));
         }
@@ -175,7 +174,7 @@ impl Visit<'_> {
         } else if keys.is_empty() || certificates.is_empty() {
             State::no("NotAccepted", "keys are claimed and certificates issued once the connection is accepted")
         } else {
-            State::yes("Issued", format!("{} WireGuard keys, {} certificates", keys.len(), certificates.len()))
+            State::yes("Issued", format!("WireGuard keys: {}, certificates: {}", keys.len(), certificates.len()))
         };
         let granted = connection.is_some();
         Ok(Outcome {
