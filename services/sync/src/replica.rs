@@ -1,6 +1,9 @@
 //! What sync reads from and writes to one partner's share schema. Every write checks the epoch first, in its transaction.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use liaison_records::names::PartnerName;
 use tokio_postgres::{Client, Row, Transaction, error::SqlState};
@@ -11,7 +14,7 @@ use crate::{
     error::{Error, Of},
     hub::IDENTITY,
     quote::ident,
-    record::{Hash, Key, Names},
+    record::{Hash, Key, Names, Record},
     subject,
     terms::{Grant, Terms},
 };
@@ -233,14 +236,17 @@ impl Share {
         advance: &Advance<'_>,
         grant: &Grant,
         delta: &Delta,
-        images: &HashMap<Hash, std::sync::Arc<Vec<u8>>>,
+        images: &HashMap<Hash, Arc<Vec<u8>>>,
         before_commit: impl Future<Output = Result<(), Error>>,
     ) -> Result<(), Error> {
         let tx = self.begin(store, advance.epoch).await?;
         let touched = self.pictures_of(&tx, delta).await?;
+        let robbed = self.robbed(&tx, delta).await?;
         self.withdraw(&tx, delta).await?;
         self.write_records(&tx, delta, advance.batch).await?;
-        self.write_subjects(&tx, delta, advance.batch).await?;
+        self.write_subjects(&tx, delta.subjects.iter(), advance.batch).await?;
+        let robbed = self.searchable_records(&tx, &robbed).await?;
+        self.write_subjects(&tx, robbed.iter(), advance.batch).await?;
         self.write_pictures(&tx, images).await?;
         self.drop_pictures(&tx, &touched, delta.only_groups.is_some()).await?;
         self.advance(&tx, advance, grant).await?;
@@ -361,7 +367,60 @@ impl Share {
         Ok(())
     }
 
-    async fn write_subjects(&self, tx: &Transaction<'_>, delta: &Delta, batch: i64) -> Result<(), Error> {
+    /// Files that lose a record to another file in this batch, and whose search row the batch does not make anew: a
+    /// comparison may meet the one file long before the other.
+    async fn robbed(&self, tx: &Transaction<'_>, delta: &Delta) -> Result<Vec<i64>, Error> {
+        let moved: Vec<_> = delta.upserts.values().filter(|r| subject::feeds(&r.table)).collect();
+        let tables: Vec<&str> = moved.iter().map(|r| &*r.table).collect();
+        let ids: Vec<i64> = moved.iter().map(|r| r.id).collect();
+        let files: Vec<Option<i64>> = moved.iter().map(|r| r.offender).collect();
+        let sql = format!(
+            "SELECT DISTINCT r.offender FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n (tbl, id, offender)
+             JOIN {}.record r ON r.tbl = n.tbl AND r.id = n.id WHERE r.offender <> n.offender",
+            self.schema
+        );
+        let rows = tx.query(&sql, &[&tables, &ids, &files]).await.store()?;
+        let robbed: Vec<i64> = rows.iter().map(|row| row.try_get(0).store()).collect::<Result<_, _>>()?;
+        Ok(robbed.into_iter().filter(|f| !delta.leave.contains(f) && !delta.subjects.contains_key(f)).collect())
+    }
+
+    /// The records that search rows are made of, as the replica itself has them.
+    async fn searchable_records(
+        &self,
+        tx: &Transaction<'_>,
+        files: &[i64],
+    ) -> Result<BTreeMap<i64, Vec<Arc<Record>>>, Error> {
+        let mut found: BTreeMap<i64, Vec<Arc<Record>>> = BTreeMap::new();
+        if files.is_empty() {
+            return Ok(found);
+        }
+        let sql = format!(
+            "SELECT offender, grp, tbl, id, body, hash FROM {}.record
+             WHERE offender = ANY ($1::bigint[]) AND tbl = ANY ($2::text[])",
+            self.schema
+        );
+        let mut names = Names::default();
+        for row in tx.query(&sql, &[&files, &subject::FEEDS.as_slice()]).await.store()? {
+            let (file, hash): (i64, &[u8]) = (row.try_get(0).store()?, row.try_get(5).store()?);
+            let record = Record {
+                offender: Some(file),
+                group: names.get(row.try_get(1).store()?),
+                table: names.get(row.try_get(2).store()?),
+                id: row.try_get(3).store()?,
+                body: row.try_get(4).store()?,
+                hash: Hash::try_from(hash).unwrap_or_default(),
+            };
+            found.entry(file).or_default().push(Arc::new(record));
+        }
+        Ok(found)
+    }
+
+    async fn write_subjects<'a>(
+        &self,
+        tx: &Transaction<'_>,
+        files: impl Iterator<Item = (&'a i64, &'a Vec<Arc<Record>>)>,
+        batch: i64,
+    ) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO {}.subject
              SELECT s.offender, s.fps, s.surname, s.given, s.names, s.sounds, s.birth_date, s.other_dates, s.custody,
@@ -376,7 +435,7 @@ impl Share {
                 municipality = EXCLUDED.municipality, photograph = EXCLUDED.photograph, batch = EXCLUDED.batch",
             self.schema
         );
-        let files: Vec<_> = delta.subjects.iter().collect();
+        let files: Vec<_> = files.collect();
         for chunk in files.chunks(1_000) {
             let mut rows = Vec::with_capacity(chunk.len());
             for (file, records) in chunk {
@@ -390,7 +449,7 @@ impl Share {
     async fn write_pictures(
         &self,
         tx: &Transaction<'_>,
-        images: &HashMap<Hash, std::sync::Arc<Vec<u8>>>,
+        images: &HashMap<Hash, Arc<Vec<u8>>>,
     ) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO {}.photograph SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING",

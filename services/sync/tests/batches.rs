@@ -349,3 +349,28 @@ async fn a_dead_store_or_hub_says_so() {
     world.prepare(&partner).await;
     world.drop().await;
 }
+
+#[tokio::test]
+async fn a_record_that_moves_to_a_file_compared_earlier_leaves_no_trace_in_the_other() {
+    let mut world = World::new("syncmove").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=8 {
+        world.file(id, "5915022", 1).await;
+    }
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    // Each file is a batch of its own when it differs.
+    let mut worker = world.worker("w", Budget { chunk: 1, bytes: 1, ..Budget::default() }, Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    world
+        .execute(
+            "BEGIN; UPDATE oms.alias SET offender = 1 WHERE id = 800; UPDATE oms.photograph SET offender = 2 WHERE id = 700;
+             INSERT INTO liaison.change (tbl) VALUES ('alias'); COMMIT",
+        )
+        .await;
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    world.drop().await;
+}
