@@ -29,6 +29,7 @@ pub mod seed;
 pub mod serve;
 pub mod status;
 pub mod subject;
+mod tasks;
 pub mod telemetry;
 pub mod terms;
 pub mod worker;

@@ -11,63 +11,22 @@ use std::{
 
 use jiff::Timestamp;
 use liaison_records::names::PartnerName;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
-    compare::{Budget, compare},
-    connect::{Lanes, Target},
     cursor::{ALL, Point, Snapshot},
-    delta::{Delta, Source, keys},
+    delta::Source,
     error::{Error, Side},
-    fault::{Faults, Step},
     gather::{Asker, gather},
     hub::{self, View},
-    hub_ledger::{self, Claim},
-    partner::{self, Held, Written},
+    hub_ledger,
+    partner::{Held, Written},
     route::{Candidate, Members, Slot, Want},
+    tasks::{Done, Finished, deliver, run_compare, take_lease, tell, timed, touch},
     terms::{Grant, Terms},
 };
 
-const BULK: usize = 2;
-
-/// Connections and settings that all tasks of a worker share.
-#[derive(Debug)]
-pub struct Context {
-    /// Snapshots and the probe.
-    reading: Lanes,
-    /// Leases and the ledger.
-    ledger: Lanes,
-    /// Snapshots of comparisons.
-    comparing: Lanes,
-    /// The ledger, for comparisons.
-    ledger_bulk: Lanes,
-    /// Replicas.
-    store: Lanes,
-    /// Replicas, for comparisons: they take long.
-    store_bulk: Lanes,
-    bulk: Semaphore,
-    holder: String,
-    budget: Budget,
-    faults: Faults,
-}
-
-impl Context {
-    /// `holder` names this process; two processes must not share a name.
-    pub fn new(hub: &Target, store: &Target, holder: &str, budget: Budget, faults: Faults) -> Self {
-        Self {
-            reading: Lanes::new(hub.clone(), 1),
-            ledger: Lanes::new(hub.clone(), 4),
-            comparing: Lanes::new(hub.clone(), BULK),
-            ledger_bulk: Lanes::new(hub.clone(), BULK),
-            store: Lanes::new(store.clone(), 8),
-            store_bulk: Lanes::new(store.clone(), BULK),
-            bulk: Semaphore::new(BULK),
-            holder: holder.to_owned(),
-            budget,
-            faults,
-        }
-    }
-}
+pub use crate::tasks::Context;
 
 /// What happened to a partner's replica, for metrics and status.
 #[derive(Debug, Clone)]
@@ -104,20 +63,6 @@ struct State {
     failures: u32,
     not_before: Instant,
     trouble: Option<(&'static str, String)>,
-}
-
-struct Done {
-    partner: PartnerName,
-    result: Result<Finished, Error>,
-    took: Duration,
-}
-
-struct Finished {
-    held: Held,
-    written: Option<Written>,
-    files: Option<Vec<i64>>,
-    enter: Vec<i64>,
-    leave: Vec<i64>,
 }
 
 /// The partners of one process.
@@ -551,130 +496,4 @@ impl Worker {
 fn stays<'a>(want: &'a Want, source: &'a Source) -> impl Iterator<Item = i64> + 'a {
     let records = want.keys.iter().filter_map(|key| source.keys.get(key)?.as_ref()?.offender);
     want.stay.iter().copied().chain(records)
-}
-
-async fn timed(
-    partner: PartnerName,
-    seconds: u64,
-    work: impl Future<Output = Result<Finished, Error>> + Send,
-) -> Done {
-    let started = Instant::now();
-    let result = match tokio::time::timeout(Duration::from_secs(seconds), work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Timeout { side: Side::Store, seconds }),
-    };
-    Done { partner, result, took: started.elapsed() }
-}
-
-fn finished(held: Held) -> Finished {
-    Finished { held, written: None, files: None, enter: Vec::new(), leave: Vec::new() }
-}
-
-async fn take_lease(context: &Context, partner: &PartnerName, terms: &Terms) -> Result<Finished, Error> {
-    let mut store = context.store.lane(partner.as_str()).await?;
-    let mut hub = context.ledger.lane(partner.as_str()).await?;
-    let result = async {
-        let store = store.client()?;
-        let (mut held, files) =
-            partner::lease(hub.client()?, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
-        held.tell(store, terms).await?;
-        Ok((held, files))
-    }
-    .await;
-    let (held, files) = result.inspect_err(|_| {
-        store.discard();
-        hub.discard();
-    })?;
-    Ok(Finished { files: Some(files), ..finished(held) })
-}
-
-async fn tell(context: &Context, mut held: Held, terms: &Terms) -> Result<Finished, Error> {
-    let mut store = context.store.lane(held.partner.as_str()).await?;
-    let result = async { held.tell(store.client()?, terms).await }.await;
-    result.inspect_err(|_| store.discard())?;
-    Ok(finished(held))
-}
-
-async fn touch(context: &Context, mut held: Held) -> Result<Finished, Error> {
-    let mut store = context.store.lane(held.partner.as_str()).await?;
-    let result = async { held.touch(store.client()?).await }.await;
-    result.inspect_err(|_| store.discard())?;
-    Ok(finished(held))
-}
-
-async fn run_compare(
-    context: &Context,
-    mut held: Held,
-    grant: &Grant,
-    generation: i64,
-    afresh: bool,
-) -> Result<Finished, Error> {
-    let turn = context.bulk.acquire().await;
-    let partner = held.partner.clone();
-    let mut reading = context.comparing.lane(partner.as_str()).await?;
-    let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let mut hub = context.ledger_bulk.lane(partner.as_str()).await?;
-    let result = async {
-        compare(
-            &mut held,
-            reading.client()?,
-            hub.client()?,
-            store.client()?,
-            grant,
-            generation,
-            afresh,
-            context.budget,
-            &context.faults,
-        )
-        .await
-    }
-    .await;
-    let compared = result.inspect_err(|_| {
-        reading.discard();
-        store.discard();
-        hub.discard();
-    })?;
-    drop(turn);
-    Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..finished(held) })
-}
-
-#[expect(clippy::too_many_arguments, reason = "what a cycle found for one partner")]
-async fn deliver(
-    context: &Context,
-    mut held: Held,
-    grant: &Grant,
-    generation: i64,
-    point: &Point,
-    identity: &str,
-    want: &Want,
-    source: &Source,
-    holds: &HashSet<i64>,
-) -> Result<Finished, Error> {
-    let partner = held.partner.clone();
-    context.faults.at(Step::Read, &partner).await?;
-    let mut store = context.store.lane(partner.as_str()).await?;
-    let mut hub = context.ledger.lane(partner.as_str()).await?;
-    let mut delta = Delta::default();
-    let result = async {
-        let store = store.client()?;
-        let groups = grant.group_names();
-        let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
-        let seen = held.share.seen(store, &keys(want, source, &names)).await?;
-        delta.changes(want, source, &seen, &names, |file| holds.contains(&file));
-        let images = held.pick(store, &delta, &source.images).await?;
-        let faults = &context.faults;
-        let hub = hub.client()?;
-        held.deliver(hub, store, grant, generation, point, identity, ALL, &delta, &images, "changes", faults).await
-    }
-    .await;
-    let written = result.inspect_err(|_| {
-        store.discard();
-        hub.discard();
-    })?;
-    Ok(Finished {
-        written: Some(written),
-        enter: delta.enter.into_iter().collect(),
-        leave: delta.leave.into_iter().collect(),
-        ..finished(held)
-    })
 }
