@@ -7,8 +7,12 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 # The tools that lint uses and a Rust toolchain does not bring.
-tools := $(or $(LIAISON_CACHE),$(HOME)/.cache/liaison)/tools
+cache := $(or $(LIAISON_CACHE),$(HOME)/.cache/liaison)
+tools := $(cache)/tools
 cargo_deny_version := 0.20.2
+
+# What cargo compiled outlives the checkout, like everything that takes minutes to make.
+export CARGO_TARGET_DIR ?= $(cache)/target
 
 .PHONY: help
 help: ## list the targets
@@ -89,4 +93,4 @@ test: ## everything, with the time of each part
 .PHONY: bench-generate
 bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
 	cargo build --locked --workspace --bins
-	eval "$$(tests/cluster/services env)" && target/debug/liaison-bench generate
+	eval "$$(tests/cluster/services env)" && $(CARGO_TARGET_DIR)/debug/liaison-bench generate

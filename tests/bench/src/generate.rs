@@ -13,6 +13,8 @@ use crate::{record, run};
 pub fn bench(incarcerated: u32, community: u32, archived: u32) -> io::Result<()> {
     let server = env::var("TEST_DATABASE_URL")
         .map_err(|_| io::Error::other("TEST_DATABASE_URL is not set: eval \"$(tests/cluster/services env)\""))?;
+    let oms = env::current_exe()?.with_file_name("liaison-oms");
+    let oms = oms.to_string_lossy();
     let files = f64::from(incarcerated) + f64::from(community) + f64::from(archived);
     let (base, _) = server.rsplit_once('/').unwrap_or((&server, ""));
     let (ours, theirs) = (format!("{base}/bench_generate"), format!("{base}/bench_reload"));
@@ -21,11 +23,11 @@ pub fn bench(incarcerated: u32, community: u32, archived: u32) -> io::Result<()>
         run("psql", &[&server, "-Xqc", &format!("CREATE DATABASE {name}")])?;
     }
     for url in [&ours, &theirs] {
-        run("target/debug/liaison-oms", &["--hub-url", url, "migrate"])?;
+        run(&oms, &["--hub-url", url, "migrate"])?;
     }
     let started = Instant::now();
     run(
-        "target/debug/liaison-oms",
+        &oms,
         &[
             "--hub-url", &ours, "generate", "--active-incarcerated", &incarcerated.to_string(), "--community",
             &community.to_string(), "--archived", &archived.to_string(),

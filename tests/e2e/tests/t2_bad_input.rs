@@ -45,8 +45,8 @@ fn bad_manifests_are_refused_with_what_must_change() {
             let (reason, text) = text.split_once(": ").unwrap();
             result.unwrap_or_else(|e| panic!("{file} was refused by the API server: {e}"));
             let partner = manifest
-                .split("kind: PartnerConnection")
-                .nth(1)
+                .rsplit("kind: PartnerConnection")
+                .next()
                 .and_then(|rest| rest.split("name: ").nth(1))
                 .and_then(|rest| rest.split(['\n', ',', '}']).next())
                 .unwrap()
