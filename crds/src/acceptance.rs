@@ -102,7 +102,9 @@ pub enum Refusal {
         holder: String,
     },
     /// A WireGuard public key that is none.
-    #[error("`credentials.wireGuard.publicKeys[{index}]` must be a Curve25519 public key in base64, as `wg pubkey` prints it")]
+    #[error(
+        "`credentials.wireGuard.publicKeys[{index}]` must be a Curve25519 public key in base64, as `wg pubkey` prints it"
+    )]
     InvalidKey {
         /// Which one, from 0.
         index: usize,

@@ -98,7 +98,8 @@ fn a_share_outside_its_agreement_is_named_and_does_not_close() {
     assert_eq!(scope.groups, [FieldGroup::Identity]);
 
     let mut far = connection();
-    far.spec.share.population = serde_json::from_str(r#"{"anyOf":[{"jurisdictions":["CA-BC"]},{"jurisdictions":["CA-ON"]}]}"#).unwrap();
+    far.spec.share.population =
+        serde_json::from_str(r#"{"anyOf":[{"jurisdictions":["CA-BC"]},{"jurisdictions":["CA-ON"]}]}"#).unwrap();
     let refusal = accepts(Some(&agreement()), &far, at(now)).unwrap_err();
     assert!(refusal.to_string().contains("term 1") && refusal.to_string().contains("CA-ON"), "{refusal}");
     assert!(!refusal.closes());

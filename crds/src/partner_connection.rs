@@ -205,7 +205,10 @@ pub enum KeyCustody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WireGuardKeys {
     /// One or two base64 Curve25519 public keys, as `wg pubkey` prints them: active, and staged.
-    #[schemars(length(min = 1, max = 2), inner(length(min = 44, max = 44), regex(pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")))]
+    #[schemars(
+        length(min = 1, max = 2),
+        inner(length(min = 44, max = 44), regex(pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"))
+    )]
     pub public_keys: Vec<String>,
 }
 

@@ -57,7 +57,10 @@ const CONNECTION_FAILURES: &[(&str, &str)] = &[
     ("/spec/share/fieldGroups", r#"["identity","aliases","aliases"]"#),
     ("/spec/share/population/anyOf", r#"[{"custody":["Community"]},{}]"#),
     ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
-    ("/spec/credentials/certificate/signingRequests", r#"["-----BEGIN CERTIFICATE REQUEST-----","-----BEGIN CERTIFICATE REQUEST-----"]"#),
+    (
+        "/spec/credentials/certificate/signingRequests",
+        r#"["-----BEGIN CERTIFICATE REQUEST-----","-----BEGIN CERTIFICATE REQUEST-----"]"#,
+    ),
     ("/spec/credentials/certificate/signingRequests/0", r#""-----BEGIN PRIVATE KEY-----""#),
 ];
 
@@ -70,7 +73,12 @@ const AGREEMENT_FAILURES: &[(&str, &str)] = &[
     ("/spec/allows/population/anyOf", r"[{}]"),
 ];
 
-fn each_rule_passes_and_fails(crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition, good: &Value, rules: &[Rule], failures: &[(&str, &str)]) {
+fn each_rule_passes_and_fails(
+    crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    good: &Value,
+    rules: &[Rule],
+    failures: &[(&str, &str)],
+) {
     let crd = serde_json::to_value(crd).unwrap();
     let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
     let validator = Validator::new();

@@ -85,7 +85,10 @@ pub fn all() -> Result<Vec<(String, String)>, SchemaError> {
         .map(|crd| {
             let name = format!("{}.yaml", crd.spec.names.plural);
             let body = serde_saphyr::to_string(&crd).map_err(|error| SchemaError::Yaml(error.to_string()))?;
-            Ok((name, format!("# Generated from crds/src by `cargo run -p liaison-crds --bin crdgen -- crds/yaml`.\n{body}")))
+            Ok((
+                name,
+                format!("# Generated from crds/src by `cargo run -p liaison-crds --bin crdgen -- crds/yaml`.\n{body}"),
+            ))
         })
         .collect()
 }

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use k8s_openapi::{
-    api::core::v1::Namespace,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, Resource,
@@ -17,8 +16,9 @@ use liaison_crds::{PartnerConnection, SharingAgreement, schema};
 use serde_json::{Value, json};
 
 async fn client() -> Client {
-    let path = std::env::var("TEST_KUBECONFIG")
-        .expect("TEST_KUBECONFIG must name a kubeconfig: tests/cluster/services up; eval \"$(tests/cluster/services env)\"");
+    let path = std::env::var("TEST_KUBECONFIG").expect(
+        "TEST_KUBECONFIG must name a kubeconfig: tests/cluster/services up; eval \"$(tests/cluster/services env)\"",
+    );
     let config = Kubeconfig::read_from(path).unwrap();
     Client::try_from(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap()).unwrap()
 }
@@ -99,9 +99,17 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
     ("/spec/share/population/anyOf", r#"[{"municipalities":["Vancouver"]}]"#, "should"),
     ("/spec/credentials/keyCustody", r#""Liaison""#, "Unsupported value"),
     ("/spec/credentials/wireGuard/publicKeys", r#"["not a key"]"#, "should"),
-    ("/spec/credentials/wireGuard/publicKeys", r#"["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE=","ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]"#, "must not hold a key twice"),
+    (
+        "/spec/credentials/wireGuard/publicKeys",
+        r#"["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE=","ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]"#,
+        "must not hold a key twice",
+    ),
     ("/spec/credentials/certificate/signingRequests", r#"["hello"]"#, "must be one PKCS#10 request"),
-    ("/spec/credentials/certificate/signingRequests", r#"["-----BEGIN CERTIFICATE REQUEST-----\n-----BEGIN PRIVATE KEY-----"]"#, "must not hold a private key"),
+    (
+        "/spec/credentials/certificate/signingRequests",
+        r#"["-----BEGIN CERTIFICATE REQUEST-----\n-----BEGIN PRIVATE KEY-----"]"#,
+        "must not hold a private key",
+    ),
     ("/spec/receive", r"{}", "field not declared in schema"),
     ("/spec/share/retrieval", r"{}", "field not declared in schema"),
 ];
@@ -118,7 +126,12 @@ const BAD_AGREEMENTS: &[(&str, &str, &str)] = &[
     ("/spec/retention/disposalDays", r"-1", "should be greater than or equal to 0"),
 ];
 
-async fn refuses<K: Resource<DynamicType = ()>>(client: &Client, namespace: &str, good: &Value, cases: &[(&str, &str, &str)]) {
+async fn refuses<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    namespace: &str,
+    good: &Value,
+    cases: &[(&str, &str, &str)],
+) {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()));
     // As kubectl does: an unknown field is an error.
     let strict = PatchParams::apply("liaison-tests").force().validation_strict();

@@ -27,7 +27,8 @@ fn walk(path: &str, node: &Value, visit: &mut impl FnMut(&str, &Value)) {
 
 #[test]
 fn every_field_is_described_and_bounded_and_has_no_default() {
-    for crd in [liaison_crds::schema::partner_connection().unwrap(), liaison_crds::schema::sharing_agreement().unwrap()] {
+    for crd in [liaison_crds::schema::partner_connection().unwrap(), liaison_crds::schema::sharing_agreement().unwrap()]
+    {
         let crd = serde_json::to_value(crd).unwrap();
         let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
         assert!(schema["description"].as_str().is_some_and(|text| !text.starts_with("Auto-generated")));
@@ -35,7 +36,10 @@ fn every_field_is_described_and_bounded_and_has_no_default() {
             walk(part, &schema["properties"][part], &mut |path, node| {
                 let is = |kind: &str| node["type"] == kind;
                 assert!(path.ends_with("[]") || node["description"].is_string(), "{path} has no description");
-                assert!(!is("string") || node["maxLength"].is_number() || node["enum"].is_array(), "{path} is unbounded");
+                assert!(
+                    !is("string") || node["maxLength"].is_number() || node["enum"].is_array(),
+                    "{path} is unbounded"
+                );
                 assert!(!is("array") || node["maxItems"].is_number(), "{path} is unbounded");
                 assert!(!node["format"].as_str().is_some_and(|format| format.starts_with("uint")), "{path}");
                 assert!(path == "status" || node.get("default").is_none(), "{path} has a default");

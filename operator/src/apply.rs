@@ -47,9 +47,7 @@ where
 {
     match api.create(&PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }, object).await {
         Ok(made) => Ok((made, true)),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            Ok((api.get(&object.name_any()).await?, false))
-        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok((api.get(&object.name_any()).await?, false)),
         Err(error) => Err(error),
     }
 }
@@ -92,7 +90,10 @@ pub fn contains(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
             Some(live) => contains(live, wanted),
-            None => wanted.as_object().is_some_and(serde_json::Map::is_empty) || wanted.as_array().is_some_and(Vec::is_empty),
+            None => {
+                wanted.as_object().is_some_and(serde_json::Map::is_empty)
+                    || wanted.as_array().is_some_and(Vec::is_empty)
+            }
         }),
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| contains(live, wanted))

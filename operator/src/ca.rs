@@ -262,7 +262,9 @@ pub fn read_request(pem: &str) -> Result<Request, String> {
     let allowed = spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
         && curve.is_some_and(|curve| curve == OID_EC_P256 || curve == OID_NIST_EC_P384);
     if !allowed {
-        return Err("must carry an ECDSA key on P-256 or P-384, as of `openssl ecparam -name prime256v1 -genkey`".to_owned());
+        return Err(
+            "must carry an ECDSA key on P-256 or P-384, as of `openssl ecparam -name prime256v1 -genkey`".to_owned()
+        );
     }
     request
         .verify_signature()
@@ -277,8 +279,7 @@ fn ca_params(name: &str, path: Option<u8>, now: Timestamp, until: Timestamp, ser
     dn.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     params.distinguished_name = dn;
     params.is_ca = IsCa::Ca(path.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial_number(serial));
     date(&mut params, now, until);
@@ -388,7 +389,10 @@ mod tests {
             (format!("{good}{good}"), "one request only"),
             (format!("{good}-----BEGIN PRIVATE KEY-----"), "must not hold a private key"),
             (request(&rcgen::PKCS_ED25519, "a"), "P-256 or P-384"),
-            ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(), "cannot be read"),
+            (
+                "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(),
+                "cannot be read",
+            ),
         ] {
             let problem = read_request(&bad).unwrap_err();
             assert!(problem.contains(says), "{problem} / {says}");

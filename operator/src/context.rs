@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube::core::DeserializeGuard;
 use kube::{
     Client,
     runtime::{
@@ -10,7 +11,6 @@ use kube::{
         reflector::Store,
     },
 };
-use kube::core::DeserializeGuard;
 use liaison_crds::PartnerConnection;
 
 use crate::{

@@ -55,15 +55,19 @@ pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Res
     let system: Api<Secret> = Api::namespaced(client.clone(), &settings.system_namespace);
     let gateway: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
     let root = ensure_ca(&system, "liaison-ca-root", || ca::make_root(&settings.domain, now, rand::random())).await?;
-    let issuing = ensure_ca(&system, "liaison-ca-issuing", || {
-        ca::make_issuing(&root, &settings.domain, now, rand::random())
-    })
-    .await?;
+    let issuing =
+        ensure_ca(&system, "liaison-ca-issuing", || ca::make_issuing(&root, &settings.domain, now, rand::random()))
+            .await?;
     let authority = Authority::load(&issuing, &root.certificate)?;
     for (in_gateway, name, subject) in subjects(settings) {
         let api = if in_gateway { &gateway } else { &system };
-        ensure_tls(api, &Wanted { name: name.to_owned(), tls_type: true, subject, ..Wanted::default() }, &authority, now)
-            .await?;
+        ensure_tls(
+            api,
+            &Wanted { name: name.to_owned(), tls_type: true, subject, ..Wanted::default() },
+            &authority,
+            now,
+        )
+        .await?;
     }
     let gateway_key = ensure_wire_guard(&gateway).await?;
     Ok(Installed { authority: Arc::new(authority), gateway_key })
@@ -80,7 +84,14 @@ fn subjects(settings: &Settings) -> Vec<(bool, &'static str, Subject)> {
             format!("{name}.{ns}.svc"),
             format!("{name}.{ns}.svc.cluster.local"),
         ];
-        Subject { common_name: name.to_owned(), dns, uris: spiffe(name), server: true, client: false, days: SERVER_DAYS }
+        Subject {
+            common_name: name.to_owned(),
+            dns,
+            uris: spiffe(name),
+            server: true,
+            client: false,
+            days: SERVER_DAYS,
+        }
     };
     let role = |role: &str| Subject {
         common_name: role.to_owned(),
@@ -136,7 +147,14 @@ pub struct Wanted {
 
 impl Default for Subject {
     fn default() -> Self {
-        Self { common_name: String::new(), dns: vec![], uris: vec![], server: false, client: false, days: ca::LEAF_DAYS }
+        Self {
+            common_name: String::new(),
+            dns: vec![],
+            uris: vec![],
+            server: false,
+            client: false,
+            days: ca::LEAF_DAYS,
+        }
     }
 }
 
@@ -172,7 +190,13 @@ async fn renew(
     }
     // The resourceVersion stays in it: of two that renew at once, one fails and looks again.
     let next = fill(live, wanted, authority, now)?;
-    Ok(api.replace(&wanted.name, &PostParams { field_manager: Some(apply::MANAGER.to_owned()), ..PostParams::default() }, &next).await?)
+    Ok(api
+        .replace(
+            &wanted.name,
+            &PostParams { field_manager: Some(apply::MANAGER.to_owned()), ..PostParams::default() },
+            &next,
+        )
+        .await?)
 }
 
 fn fill(mut secret: Secret, wanted: &Wanted, authority: &Authority, now: Timestamp) -> Result<Secret, Error> {
@@ -238,7 +262,11 @@ async fn ensure_wire_guard(api: &Api<Secret>) -> Result<String, Error> {
 /// A Secret of ours with these data.
 pub fn secret(name: &str, kind: &str, data: BTreeMap<String, ByteString>) -> Secret {
     Secret {
-        metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(own_labels().into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(own_labels().into()),
+            ..ObjectMeta::default()
+        },
         type_: Some(kind.to_owned()),
         data: Some(data),
         ..Secret::default()

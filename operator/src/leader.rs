@@ -88,7 +88,9 @@ impl Candidate {
         let written = match (decision, live) {
             (Decision::Wait, _) => return Ok(false),
             (_, None) => self.leases.create(&PostParams::default(), &self.lease(None, true)).await,
-            (_, Some(old)) => self.leases.replace(&self.name, &PostParams::default(), &self.lease(Some(old), true)).await,
+            (_, Some(old)) => {
+                self.leases.replace(&self.name, &PostParams::default(), &self.lease(Some(old), true)).await
+            }
         };
         match written {
             Ok(_) => Ok(true),
@@ -135,11 +137,18 @@ mod tests {
     #[test]
     fn a_lease_is_renewed_taken_or_waited_for() {
         let now = Instant::now();
-        let seen = |holder: &str, age: Duration| Seen { holder: holder.into(), version: "1".into(), since: now.checked_sub(age).unwrap() };
+        let seen = |holder: &str, age: Duration| Seen {
+            holder: holder.into(),
+            version: "1".into(),
+            since: now.checked_sub(age).unwrap(),
+        };
         assert_eq!(evaluate(None, "me", now), Decision::Create);
         assert_eq!(evaluate(Some(&seen("me", DURATION * 2)), "me", now), Decision::Renew);
         assert_eq!(evaluate(Some(&seen("other", Duration::ZERO)), "me", now), Decision::Wait);
-        assert_eq!(evaluate(Some(&seen("other", DURATION.checked_sub(Duration::from_millis(1)).unwrap())), "me", now), Decision::Wait);
+        assert_eq!(
+            evaluate(Some(&seen("other", DURATION.checked_sub(Duration::from_millis(1)).unwrap())), "me", now),
+            Decision::Wait
+        );
         assert_eq!(evaluate(Some(&seen("other", DURATION)), "me", now), Decision::Take);
         assert_eq!(evaluate(Some(&seen("", Duration::ZERO)), "me", now), Decision::Take);
     }

@@ -14,12 +14,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    batch::v1::Job,
-    coordination::v1::Lease,
-    core::v1::Pod,
-};
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -191,10 +186,12 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         own(Api::namespaced(client.clone(), ns), agreements_writer),
         of_connections(Api::namespaced(client.clone(), ns), ns),
     ]);
-    let on_connection_error =
-        |object: Arc<Connection>, error: &partner_connection::Error, ctx: Arc<Context>| partner_connection::on_error(&object, error, &ctx);
-    let on_agreement_error =
-        |object: Arc<Agreement>, error: &partner_connection::Error, ctx: Arc<Context>| sharing_agreement::on_error(&object, error, &ctx);
+    let on_connection_error = |object: Arc<Connection>, error: &partner_connection::Error, ctx: Arc<Context>| {
+        partner_connection::on_error(&object, error, &ctx)
+    };
+    let on_agreement_error = |object: Arc<Agreement>, error: &partner_connection::Error, ctx: Arc<Context>| {
+        sharing_agreement::on_error(&object, error, &ctx)
+    };
     let connection_controller = controller::applier(
         |object, ctx| Box::pin(partner_connection::reconcile(object, ctx)),
         on_connection_error,
@@ -253,16 +250,20 @@ where
 fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) -> Queue<Connection> {
     let ns = ns.to_owned();
     let stream = watcher(api, watching()).default_backoff().touched_objects();
-    Box::pin(stream.map_ok(move |agreement| {
-        let name = agreement.meta().name.clone();
-        let named: Vec<_> = connections
-            .state()
-            .iter()
-            .filter(|guard| guard.0.as_ref().is_ok_and(|c| Some(&c.spec.agreement_ref.name) == name.as_ref()))
-            .map(|guard| Ok(ObjectRef::new(guard.meta().name.as_deref().unwrap_or_default()).within(&ns)))
-            .collect();
-        stream::iter(named)
-    }).try_flatten())
+    Box::pin(
+        stream
+            .map_ok(move |agreement| {
+                let name = agreement.meta().name.clone();
+                let named: Vec<_> = connections
+                    .state()
+                    .iter()
+                    .filter(|guard| guard.0.as_ref().is_ok_and(|c| Some(&c.spec.agreement_ref.name) == name.as_ref()))
+                    .map(|guard| Ok(ObjectRef::new(guard.meta().name.as_deref().unwrap_or_default()).within(&ns)))
+                    .collect();
+                stream::iter(named)
+            })
+            .try_flatten(),
+    )
 }
 
 /// Every change of a connection, for the agreement that it names.

@@ -17,7 +17,9 @@ pub struct Pools {
 
 /// A pool that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tunnel pool '{0}' must be a network such as 100.72.0.0/16 or fd4c:6961:6973::/112, with room for at least two slots")]
+#[error(
+    "tunnel pool '{0}' must be a network such as 100.72.0.0/16 or fd4c:6961:6973::/112, with room for at least two slots"
+)]
 pub struct BadPool(String);
 
 impl Pools {
@@ -99,7 +101,12 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_network() {
-        for (v4, v6) in [("100.72.0.1/16", "fd4c::/112"), ("100.72.0.0", "fd4c::/112"), ("100.72.0.0/31", "fd4c::/112"), ("100.72.0.0/16", "fd4c::1/112")] {
+        for (v4, v6) in [
+            ("100.72.0.1/16", "fd4c::/112"),
+            ("100.72.0.0", "fd4c::/112"),
+            ("100.72.0.0/31", "fd4c::/112"),
+            ("100.72.0.0/16", "fd4c::1/112"),
+        ] {
             assert!(Pools::parse(v4, v6).is_err(), "{v4} {v6}");
         }
     }

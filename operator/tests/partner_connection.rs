@@ -7,12 +7,10 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Stage, WHOLE, connection, said};
-use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        coordination::v1::Lease,
-        core::v1::{Namespace, Secret},
-    },
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    coordination::v1::Lease,
+    core::v1::{Namespace, Secret},
 };
 use kube::{
     Api, ResourceExt,
@@ -71,7 +69,9 @@ async fn a_manifest_becomes_ready_and_a_second_reconcile_writes_nothing() {
     let gateway = json!({"apiVersion": "federation.csc-scc.gc.ca/v1alpha1", "kind": "PartnerConnection", "metadata": {"name": "victoria-police"},
         "status": {"observedGeneration": live.metadata.generation, "conditions": [{"type": "Connected", "status": "True", "reason": "Up", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
     let api: Api<PartnerConnection> = stage.partners();
-    api.patch_status("victoria-police", &PatchParams::apply("liaison-gateway").force(), &Patch::Apply(&gateway)).await.unwrap();
+    api.patch_status("victoria-police", &PatchParams::apply("liaison-gateway").force(), &Patch::Apply(&gateway))
+        .await
+        .unwrap();
 
     // Suspended: the read service stops, nothing else goes, and that is Ready.
     patch(&stage, "victoria-police", &json!({"spec": {"suspend": true}})).await;
@@ -107,7 +107,8 @@ async fn every_refusal_says_what_must_change_and_makes_nothing() {
     let mut terms = connection("c");
     terms["spec"]["share"]["population"] = json!({"anyOf": [{"jurisdictions": ["CA-BC"]}, {"custody": ["Archived"]}]});
     let mut csr = connection("d");
-    csr["spec"]["credentials"]["certificate"]["signingRequests"] = json!(["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]);
+    csr["spec"]["credentials"]["certificate"]["signingRequests"] =
+        json!(["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]);
     let mut key = connection("e");
     key["spec"]["credentials"]["wireGuard"]["publicKeys"] = json!(["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]);
     let cases = [
@@ -135,7 +136,9 @@ async fn every_refusal_says_what_must_change_and_makes_nothing() {
         stage.settle(&name).await;
         assert!(stage.get(&name).await.is_none());
     }
-    for (effective, expiry, reason) in [("2099-01-01", "2099-12-31", "AgreementNotYetInForce"), ("2020-01-01", "2020-12-31", "AgreementExpired")] {
+    for (effective, expiry, reason) in
+        [("2099-01-01", "2099-12-31", "AgreementNotYetInForce"), ("2020-01-01", "2020-12-31", "AgreementExpired")]
+    {
         let api: Api<SharingAgreement> = stage.partners();
         let dates = json!({"spec": {"effectiveDate": effective, "expiryDate": expiry}});
         api.patch("bc-2003", &PatchParams::default(), &Patch::Merge(&dates)).await.unwrap();
@@ -182,9 +185,15 @@ async fn an_edit_that_is_not_accepted_shrinks_and_an_ended_agreement_closes() {
     stage.apply(&object).await;
     stage.settle("p").await;
     let live = stage.get("p").await.unwrap();
-    assert_eq!((said(&live, "Accepted").1, said(&live, "AccessReady").0), ("ShareExceedsAgreement".into(), "True".into()));
+    assert_eq!(
+        (said(&live, "Accepted").1, said(&live, "AccessReady").0),
+        ("ShareExceedsAgreement".into(), "True".into())
+    );
     let after = live.status.unwrap();
-    assert_eq!((after.authorized_until, after.wire_guard_keys, after.certificates), (before.authorized_until, before.wire_guard_keys, before.certificates));
+    assert_eq!(
+        (after.authorized_until, after.wire_guard_keys, after.certificates),
+        (before.authorized_until, before.wire_guard_keys, before.certificates)
+    );
 
     // Ended: closed at once, with the read service stopped; the data stay for the agreement's bound.
     stage.partners::<SharingAgreement>().delete("bc-2003", &DeleteParams::default()).await.unwrap();
@@ -206,11 +215,17 @@ async fn an_edit_that_is_not_accepted_shrinks_and_an_ended_agreement_closes() {
 async fn an_unreachable_store_shows_with_what_to_do_and_is_tried_again() {
     let mut stage = Stage::new("store").await;
     stage.agree(&["p", "q"]).await;
-    stage.job_says = Some((false, json!({"reason": "StoreUnreachable", "message": "store.example:5432 does not answer; see its Service"})));
+    stage.job_says = Some((
+        false,
+        json!({"reason": "StoreUnreachable", "message": "store.example:5432 does not answer; see its Service"}),
+    ));
     stage.apply(&connection("p")).await;
     stage.settle("p").await;
     let live = stage.get("p").await.unwrap();
-    assert_eq!(said(&live, "ReplicaReady"), ("False".into(), "StoreUnreachable".into(), "store.example:5432 does not answer; see its Service".into()));
+    assert_eq!(
+        said(&live, "ReplicaReady"),
+        ("False".into(), "StoreUnreachable".into(), "store.example:5432 does not answer; see its Service".into())
+    );
     assert_eq!(said(&live, "Ready").1, "StoreUnreachable");
     // Deleting says so too, and waits.
     stage.delete("p").await;
@@ -301,7 +316,14 @@ async fn slots_are_never_shared_whoever_races() {
         stage.settle(name).await;
     }
     let leases: Api<Lease> = stage.system();
-    let slots: Vec<String> = leases.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).filter(|name| name.starts_with("slot-")).collect();
+    let slots: Vec<String> = leases
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(ResourceExt::name_any)
+        .filter(|name| name.starts_with("slot-"))
+        .collect();
     let mut addresses = Vec::new();
     for name in &names {
         let live = stage.get(name).await.unwrap();
@@ -333,5 +355,9 @@ async fn a_new_object_of_the_same_name_adopts() {
     let address = |c: &PartnerConnection| c.status.clone().unwrap().connection.unwrap().partner_addresses;
     assert_eq!(address(&before), address(&after));
     let names = Names::new("p", &after.uid().unwrap());
-    stage.system::<k8s_openapi::api::batch::v1::Job>().get(&names.seed_job).await.expect("adoption seeds again, which verifies");
+    stage
+        .system::<k8s_openapi::api::batch::v1::Job>()
+        .get(&names.seed_job)
+        .await
+        .expect("adoption seeds again, which verifies");
 }

@@ -49,14 +49,17 @@ async fn until(what: &str, stage: &Stage, mut check: impl AsyncFnMut() -> bool) 
 async fn onboards_by_its_watches_and_hands_over_the_lead() {
     let stage = Stage::new("process").await;
     let leases: Api<Lease> = stage.system();
-    let holder = async || leases.get_opt("liaison-operator").await.unwrap().and_then(|l| l.spec?.holder_identity).unwrap_or_default();
+    let holder = async || {
+        leases.get_opt("liaison-operator").await.unwrap().and_then(|l| l.spec?.holder_identity).unwrap_or_default()
+    };
     let mut first = start(&stage, "operator-a");
     until("the lead is taken", &stage, async || holder().await == "operator-a").await;
     let mut second = start(&stage, "operator-b");
 
     // The agreement comes later than the connection: the change of one object is another's business.
     stage.apply(&connection("p")).await;
-    until("the refusal", &stage, async || said(&stage.get("p").await.unwrap(), "Accepted").1 == "AgreementNotFound").await;
+    until("the refusal", &stage, async || said(&stage.get("p").await.unwrap(), "Accepted").1 == "AgreementNotFound")
+        .await;
     stage.agree(&["p"]).await;
     until("Ready", &stage, async || said(&stage.get("p").await.unwrap(), "Ready").0 == "True").await;
 

@@ -10,8 +10,9 @@ const PASSWORD: &str = "Kd7-x_9a0Q";
 
 #[tokio::test]
 async fn postgresql_computes_and_takes_the_same_verifier() {
-    let url = std::env::var("TEST_DATABASE_URL")
-        .expect("TEST_DATABASE_URL must be a superuser's: tests/cluster/services up; eval \"$(tests/cluster/services env)\"");
+    let url = std::env::var("TEST_DATABASE_URL").expect(
+        "TEST_DATABASE_URL must be a superuser's: tests/cluster/services up; eval \"$(tests/cluster/services env)\"",
+    );
     let (admin, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let role = format!("scram_test_{}", std::process::id());
@@ -20,7 +21,9 @@ async fn postgresql_computes_and_takes_the_same_verifier() {
         row.get(0)
     };
     admin
-        .batch_execute(&format!("SET password_encryption = 'scram-sha-256'; CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"))
+        .batch_execute(&format!(
+            "SET password_encryption = 'scram-sha-256'; CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"
+        ))
         .await
         .unwrap();
     let theirs = held().await;

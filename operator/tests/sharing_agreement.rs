@@ -7,11 +7,7 @@ mod common;
 use std::sync::{Arc, atomic::Ordering};
 
 use common::{Stage, connection, said};
-use kube::{
-    Api,
-    api::DeleteParams,
-    core::DeserializeGuard,
-};
+use kube::{Api, api::DeleteParams, core::DeserializeGuard};
 use liaison_crds::SharingAgreement;
 use liaison_operator::sharing_agreement;
 

@@ -87,9 +87,9 @@ impl Visit<'_> {
         let connection = status::write_grants(&api, &connection, &outcome, self.now).await?;
 
         let served = self.deployment_of(&world, &checked).await?;
-        let filled = before.as_ref().is_some_and(|status| {
-            status.conditions.iter().any(|c| c.type_ == REPLICA_READY && c.status == "True")
-        });
+        let filled = before
+            .as_ref()
+            .is_some_and(|status| status.conditions.iter().any(|c| c.type_ == REPLICA_READY && c.status == "True"));
         outcome.replica = match before.as_ref().and_then(|s| s.conditions.iter().find(|c| c.type_ == REPLICA_READY)) {
             Some(old) if filled => State::yes(&old.reason, old.message.clone()),
             _ => State::no("Waiting", "the replica is filled once the connection is accepted and open"),
@@ -122,8 +122,17 @@ impl Visit<'_> {
         Ok((connection, outcome))
     }
 
-    async fn claim_keys(&self, leases: &Api<Lease>, world: &World, checked: &Checked) -> Result<Option<Refusal>, Error> {
-        let keys = checked.keys.iter().enumerate().map(|(i, key)| (&key.lease, format!("`credentials.wireGuard.publicKeys[{i}]`")));
+    async fn claim_keys(
+        &self,
+        leases: &Api<Lease>,
+        world: &World,
+        checked: &Checked,
+    ) -> Result<Option<Refusal>, Error> {
+        let keys = checked
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(i, key)| (&key.lease, format!("`credentials.wireGuard.publicKeys[{i}]`")));
         let requests = checked
             .requests
             .iter()
@@ -157,8 +166,15 @@ impl Visit<'_> {
             plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
         });
         let (keys, certificates) = if connection.is_some() {
-            let issued =
-                plan::certificates(partner, checked, before, &ctx.authority, &ctx.settings.domain, self.now, rand::random)?;
+            let issued = plan::certificates(
+                partner,
+                checked,
+                before,
+                &ctx.authority,
+                &ctx.settings.domain,
+                self.now,
+                rand::random,
+            )?;
             (plan::keys(checked, before), issued)
         } else {
             (Vec::new(), Vec::new())

@@ -19,10 +19,7 @@ use kube::{
     discovery::ApiResource,
     runtime::controller::Action,
 };
-use liaison_crds::{
-    FINALIZER, PartnerConnection, conditions,
-    partner_connection::DeletionPolicy,
-};
+use liaison_crds::{FINALIZER, PartnerConnection, conditions, partner_connection::DeletionPolicy};
 use serde_json::{Value, json};
 
 use super::{
@@ -36,7 +33,11 @@ use super::{
 use crate::{apply, claims, context::Context};
 
 /// One visit to a connection that is being deleted.
-pub async fn cleanup(ctx: &Context, guard: &DeserializeGuard<PartnerConnection>, names: &Names) -> Result<Action, Error> {
+pub async fn cleanup(
+    ctx: &Context,
+    guard: &DeserializeGuard<PartnerConnection>,
+    names: &Names,
+) -> Result<Action, Error> {
     let meta = guard.meta();
     if !meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER) {
         return Ok(Action::await_change());
@@ -46,7 +47,8 @@ pub async fn cleanup(ctx: &Context, guard: &DeserializeGuard<PartnerConnection>,
         Err(_) => (None, DeletionPolicy::Retain),
     };
     if connection.as_ref().is_none_or(grants) {
-        connection = report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
+        connection =
+            report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
     }
     if !remove_access(ctx, names).await? {
         return Ok(soon());
@@ -173,7 +175,10 @@ async fn report(
     let name = meta.name.as_deref().unwrap_or_default();
     let written = match &connection {
         Some(connection) => status::write(&api, connection, &part).await.map(Some),
-        None => raw(ctx).patch_status(name, &apply::params(), &Patch::Apply(&status::patch(name, &part))).await.map(|_| None),
+        None => raw(ctx)
+            .patch_status(name, &apply::params(), &Patch::Apply(&status::patch(name, &part)))
+            .await
+            .map(|_| None),
     };
     match written {
         Err(error) if apply::is_gone(&error) => Ok(connection),
@@ -197,7 +202,11 @@ async fn unfinalize(ctx: &Context, meta: &ObjectMeta) -> Result<(), Error> {
 
 /// The connection without its types: it may not fit them.
 pub(super) fn raw(ctx: &Context) -> Api<DynamicObject> {
-    Api::namespaced_with(ctx.client.clone(), &ctx.settings.partners_namespace, &ApiResource::erase::<PartnerConnection>(&()))
+    Api::namespaced_with(
+        ctx.client.clone(),
+        &ctx.settings.partners_namespace,
+        &ApiResource::erase::<PartnerConnection>(&()),
+    )
 }
 
 /// What is beyond reach in the partners' namespace is gone, or goes with the namespace: its RoleBindings go before its
@@ -210,7 +219,10 @@ fn reach(result: Result<bool, kube::Error>) -> Result<bool, Error> {
 }
 
 fn is_over(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
 }
 
 fn soon() -> Action {

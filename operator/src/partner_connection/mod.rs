@@ -115,7 +115,8 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     measure(ctx, &connection);
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
     let routine = if pending { 20 } else { 600 };
-    let date = plan::next_date(&next, &outcome.certificates).map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
+    let date =
+        plan::next_date(&next, &outcome.certificates).map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
     Ok(Action::requeue(Duration::from_secs(u64::try_from(date.min(routine)).unwrap_or(600))))
 }
 
@@ -127,13 +128,17 @@ fn ready(connection: &PartnerConnection) -> bool {
 async fn finalize(ctx: &Context, connection: &PartnerConnection) -> Result<PartnerConnection, Error> {
     let mut finalizers = connection.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": connection.metadata.resource_version}});
+    let patch =
+        json!({"metadata": {"finalizers": finalizers, "resourceVersion": connection.metadata.resource_version}});
     let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     Ok(api.patch(&connection.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?)
 }
 
 /// An object that does not fit the types grants nothing: only what says so is left in its status.
-async fn refuse_unreadable(ctx: &Context, invalid: &kube::core::error_boundary::InvalidObject) -> Result<Action, Error> {
+async fn refuse_unreadable(
+    ctx: &Context,
+    invalid: &kube::core::error_boundary::InvalidObject,
+) -> Result<Action, Error> {
     let generation = invalid.metadata.generation.unwrap_or(0);
     let state = State::no("InvalidSpec", format!("the manifest cannot be read: {}", invalid.error));
     let name = invalid.metadata.name.as_deref().unwrap_or_default();
@@ -154,7 +159,11 @@ async fn refuse_unreadable(ctx: &Context, invalid: &kube::core::error_boundary::
 }
 
 /// One event for each change of `Ready`. Events expire and may be refused; all that they say is in status too.
-async fn publish(ctx: &Context, before: Option<&liaison_crds::PartnerConnectionStatus>, connection: &PartnerConnection) {
+async fn publish(
+    ctx: &Context,
+    before: Option<&liaison_crds::PartnerConnectionStatus>,
+    connection: &PartnerConnection,
+) {
     fn of(status: Option<&liaison_crds::PartnerConnectionStatus>) -> Option<(String, String, String)> {
         let found = status?.conditions.iter().find(|condition| condition.type_ == conditions::READY)?;
         Some((found.status.clone(), found.reason.clone(), found.message.clone()))
@@ -164,7 +173,11 @@ async fn publish(ctx: &Context, before: Option<&liaison_crds::PartnerConnectionS
     if old.is_some_and(|(old_status, old_reason, _)| old_status == status && old_reason == reason) {
         return;
     }
-    let trouble = status != "True" && !matches!(reason.as_str(), "Seeding" | "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping");
+    let trouble = status != "True"
+        && !matches!(
+            reason.as_str(),
+            "Seeding" | "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping"
+        );
     let event = Event {
         type_: if trouble { EventType::Warning } else { EventType::Normal },
         reason,

@@ -63,13 +63,16 @@ pub fn certificates(
                 ..Subject::default()
             };
             let issued = authority.issue(&asked.request.key, &subject, now, serial())?;
-            held.insert(0, IssuedCertificate {
-                sha256: issued.sha256,
-                public_key_sha256: spki.clone(),
-                chain: issued.chain,
-                not_before: Time(issued.not_before),
-                not_after: Time(issued.not_after),
-            });
+            held.insert(
+                0,
+                IssuedCertificate {
+                    sha256: issued.sha256,
+                    public_key_sha256: spki.clone(),
+                    chain: issued.chain,
+                    not_before: Time(issued.not_before),
+                    not_after: Time(issued.not_after),
+                },
+            );
         }
         held.truncate(2);
         all.extend(held);
@@ -78,7 +81,14 @@ pub fn certificates(
 }
 
 /// How the partner connects, given its slot.
-pub fn connection(partner: &str, slot: u32, pools: &Pools, settings: &Settings, gateway_key: &str, root: &str) -> Connection {
+pub fn connection(
+    partner: &str,
+    slot: u32,
+    pools: &Pools,
+    settings: &Settings,
+    gateway_key: &str,
+    root: &str,
+) -> Connection {
     let (gateway_addresses, partner_addresses) = pools.addresses(slot);
     Connection {
         endpoint: settings.endpoint.clone(),
@@ -112,7 +122,8 @@ mod tests {
         let at = |day: i64| Timestamp::from_second(now().as_second() + day * 86_400).unwrap();
         let issue = |c: &liaison_crds::PartnerConnection, day| {
             let checked = validate(c, Some(&agreement), "shared", at(day));
-            certificates("vancouver-police", &checked, c.status.as_ref(), &authority, "x.ca", at(day), || [9; 16]).unwrap()
+            certificates("vancouver-police", &checked, c.status.as_ref(), &authority, "x.ca", at(day), || [9; 16])
+                .unwrap()
         };
         let first = issue(&c, 0);
         assert_eq!(first.len(), 1);

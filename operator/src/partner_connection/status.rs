@@ -83,7 +83,11 @@ impl Outcome {
             return State::yes(reason, self.access.message.clone());
         }
         let parts = [&self.accepted, &self.credentials, &self.replica, &self.access];
-        parts.into_iter().find(|part| !part.holds).cloned().unwrap_or_else(|| State::yes("Ready", "everything is provisioned"))
+        parts
+            .into_iter()
+            .find(|part| !part.holds)
+            .cloned()
+            .unwrap_or_else(|| State::yes("Ready", "everything is provisioned"))
     }
 
     /// The operator's part of status, as it is applied.
@@ -250,14 +254,18 @@ fn last_words(pod: &Pod) -> Option<(Option<Timestamp>, i32, Said)> {
 
 fn waiting_for(pod: &Pod) -> Option<State> {
     let status = pod.status.as_ref()?;
-    let container = status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let container =
+        status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.waiting.as_ref());
     if let Some(reason) = container.and_then(|waiting| waiting.reason.as_deref())
         && !matches!(reason, "ContainerCreating" | "PodInitializing")
     {
         return Some(State::no("PodWaiting", format!("the Job's pod is waiting: {reason}")));
     }
     let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
-    Some(State::no("PodWaiting", sentence(unscheduled.message.as_deref().unwrap_or("the Job's pod cannot be scheduled"))))
+    Some(State::no(
+        "PodWaiting",
+        sentence(unscheduled.message.as_deref().unwrap_or("the Job's pod cannot be scheduled")),
+    ))
 }
 
 /// A reason that came from elsewhere, if it is one word in CamelCase.

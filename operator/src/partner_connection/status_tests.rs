@@ -82,7 +82,10 @@ fn a_job_speaks_through_its_termination_message() {
     assert_eq!(state.reason, "JobFailed");
     let JobState::Running(state) = job_state(&Job::default(), &[pod("x")], "seeding") else { panic!() };
     assert!(state.message.contains("CrashLoopBackOff"));
-    let JobState::Running(state) = job_state(&Job::default(), &[pod(r#"{"reason":"no word","message":"a\nb"}"#)], "s") else { panic!() };
+    let JobState::Running(state) = job_state(&Job::default(), &[pod(r#"{"reason":"no word","message":"a\nb"}"#)], "s")
+    else {
+        panic!()
+    };
     assert_eq!((state.reason.as_str(), state.message.as_str()), ("Retrying", "a b"));
 }
 

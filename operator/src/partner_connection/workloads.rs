@@ -65,19 +65,23 @@ pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Resul
         Task::Seed => (&names.seed_job, "seed"),
         Task::Dispose(_) => (&names.dispose_job, "dispose"),
     };
-    let from = |variable: &str, secret: &str, key: &str| {
-        json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
-    };
+    let from = |variable: &str, secret: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![
         json!({"name": "SYSTEM_NAMESPACE", "value": settings.system_namespace}),
         json!({"name": "PARTNERS_NAMESPACE", "value": settings.partners_namespace}),
         json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
     ];
     for (prefix, secret) in [("HUB", settings.hub_secret.clone()), ("STORE", settings.store_secret_of(store))] {
-        for (variable, key) in [("HOST", "host"), ("PORT", "port"), ("DBNAME", "dbname"), ("PASSWORD", "sync-password")] {
+        for (variable, key) in [("HOST", "host"), ("PORT", "port"), ("DBNAME", "dbname"), ("PASSWORD", "sync-password")]
+        {
             env.push(from(&format!("{prefix}_{variable}"), &secret, key));
         }
-        let fixed = [("USER", "liaison_sync"), ("SSLROOTCERT", "/tls/ca.crt"), ("SSLCERT", "/tls/tls.crt"), ("SSLKEY", "/tls/tls.key")];
+        let fixed = [
+            ("USER", "liaison_sync"),
+            ("SSLROOTCERT", "/tls/ca.crt"),
+            ("SSLCERT", "/tls/tls.crt"),
+            ("SSLKEY", "/tls/tls.key"),
+        ];
         env.extend(fixed.map(|(variable, value)| json!({"name": format!("{prefix}_{variable}"), "value": value})));
     }
     match task {
@@ -191,9 +195,7 @@ impl Infopol<'_> {
 
     /// Its Deployment.
     pub fn deployment(&self) -> Result<Deployment, serde_json::Error> {
-        let probe = |path: &str, period: i32, failures: i32| {
-            json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 3})
-        };
+        let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 3});
         let mut value = json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -327,9 +329,13 @@ mod tests {
         let container = &pod["containers"][0];
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], json!(true));
-        let secrets: Vec<&str> = pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["secret"]["secretName"].as_str()).collect();
+        let secrets: Vec<&str> =
+            pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["secret"]["secretName"].as_str()).collect();
         assert_eq!(secrets, ["infopol-vancouver-police-tls", "reader-vancouver-police"]);
         let policy = serde_json::to_value(infopol.network_policy().unwrap()).unwrap();
-        assert_eq!(policy["spec"]["egress"][0]["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], json!("liaison-system"));
+        assert_eq!(
+            policy["spec"]["egress"][0]["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"],
+            json!("liaison-system")
+        );
     }
 }

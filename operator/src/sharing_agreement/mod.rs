@@ -128,7 +128,11 @@ fn in_force(agreement: &SharingAgreement, zones: &[&str], users: usize, now: Tim
     (State::no("Expired", format!("ended after {}", spec.expiry_date)), next)
 }
 
-async fn finalizers(api: &Api<SharingAgreement>, agreement: &SharingAgreement, ours: bool) -> Result<SharingAgreement, Error> {
+async fn finalizers(
+    api: &Api<SharingAgreement>,
+    agreement: &SharingAgreement,
+    ours: bool,
+) -> Result<SharingAgreement, Error> {
     let mut all: Vec<&str> = agreement.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
     if ours {
         all.push(FINALIZER);

@@ -101,8 +101,9 @@ where
 }
 
 pub async fn config() -> Config {
-    let path = std::env::var("TEST_KUBECONFIG")
-        .expect("TEST_KUBECONFIG must name a kubeconfig: tests/cluster/services up; eval \"$(tests/cluster/services env)\"");
+    let path = std::env::var("TEST_KUBECONFIG").expect(
+        "TEST_KUBECONFIG must name a kubeconfig: tests/cluster/services up; eval \"$(tests/cluster/services env)\"",
+    );
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
@@ -162,7 +163,13 @@ impl Stage {
         let writes = Writes::new();
         let counting = counting_client(&writes).await;
         let installed = install::ensure(&client, &settings, Timestamp::now()).await.unwrap();
-        let ctx = Context::new(counting, settings.clone(), installed.authority, installed.gateway_key, Arc::new(Metrics::default()));
+        let ctx = Context::new(
+            counting,
+            settings.clone(),
+            installed.authority,
+            installed.gateway_key,
+            Arc::new(Metrics::default()),
+        );
         let stage = Self { client, settings, writes, ctx: Arc::new(ctx.unwrap()), job_says: None };
         stage.store("liaison-store").await;
         stage
@@ -247,7 +254,8 @@ impl Stage {
         for job in jobs.list(&ListParams::default()).await.unwrap() {
             played |= self.play_job(&jobs, &job).await;
         }
-        let held: Vec<String> = jobs.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+        let held: Vec<String> =
+            jobs.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
         let pods: Api<Pod> = self.system();
         for pod in pods.list(&ListParams::default()).await.unwrap() {
             if !held.iter().any(|job| pod.labels().get("batch.kubernetes.io/job-name") == Some(job)) {
@@ -266,7 +274,9 @@ impl Stage {
             }
             let replicas = deployment.spec.as_ref().unwrap().replicas.unwrap_or(1);
             let status = deployment.status.unwrap_or_default();
-            if status.observed_generation != deployment.metadata.generation || status.available_replicas.unwrap_or(0) != replicas {
+            if status.observed_generation != deployment.metadata.generation
+                || status.available_replicas.unwrap_or(0) != replicas
+            {
                 let patch = json!({"status": {
                     "observedGeneration": deployment.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
                     "availableReplicas": replicas, "readyReplicas": replicas,
@@ -335,12 +345,19 @@ impl Stage {
             K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
         {
             let params = ListParams::default().labels(&format!("federation.csc-scc.gc.ca/partner={partner}"));
-            api.list(&params).await.unwrap().iter().map(|object| {
-                let name = object.name_any().replace(&format!("-{partner}"), "-P");
-                // Claims and Jobs are named by number, key or uid.
-                let stem = ["slot-", "wgkey-", "csrkey-", "seed-P-", "dispose-P-"].into_iter().find(|stem| name.starts_with(stem));
-                format!("{kind} {}", stem.unwrap_or(&name))
-            }).collect()
+            api.list(&params)
+                .await
+                .unwrap()
+                .iter()
+                .map(|object| {
+                    let name = object.name_any().replace(&format!("-{partner}"), "-P");
+                    // Claims and Jobs are named by number, key or uid.
+                    let stem = ["slot-", "wgkey-", "csrkey-", "seed-P-", "dispose-P-"]
+                        .into_iter()
+                        .find(|stem| name.starts_with(stem));
+                    format!("{kind} {}", stem.unwrap_or(&name))
+                })
+                .collect()
         }
         let mut all = names::<Lease>(self.system(), "Lease", partner).await;
         all.extend(names::<Job>(self.system(), "Job", partner).await);
@@ -349,7 +366,9 @@ impl Stage {
         all.extend(names::<Deployment>(self.partners(), "Deployment", partner).await);
         all.extend(names::<k8s_openapi::api::core::v1::Service>(self.partners(), "Service", partner).await);
         all.extend(names::<ServiceAccount>(self.partners(), "ServiceAccount", partner).await);
-        all.extend(names::<k8s_openapi::api::networking::v1::NetworkPolicy>(self.partners(), "NetworkPolicy", partner).await);
+        all.extend(
+            names::<k8s_openapi::api::networking::v1::NetworkPolicy>(self.partners(), "NetworkPolicy", partner).await,
+        );
         all.sort();
         all
     }

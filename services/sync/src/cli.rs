@@ -204,8 +204,7 @@ async fn run_dispose(
             if delete && chosen.is_none() {
                 Policy::Delete
             } else {
-                let (agreement, days) =
-                    found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
+                let (agreement, days) = found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
                 let due = Timestamp::now().saturating_add(SignedDuration::from_hours(24 * i64::from(days)));
                 Policy::Retain { due: due.unwrap_or(Timestamp::now()), agreement, store: store_name }
             }

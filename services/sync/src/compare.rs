@@ -105,11 +105,8 @@ async fn find(
     let scope = if groups.is_empty() { Vec::new() } else { view.scope(&grant.scope).await? };
     let inside: HashSet<i64> = scope.iter().copied().collect();
     // From the start also what has no search row; later the search rows say it, and cost less.
-    let present = if from == 0 {
-        held.share.present(store).await?
-    } else {
-        held.share.held(store).await?.into_iter().collect()
-    };
+    let present =
+        if from == 0 { held.share.present(store).await? } else { held.share.held(store).await?.into_iter().collect() };
     let mut found = Found {
         point: view.point.clone(),
         identity: view.identity.clone(),
@@ -135,10 +132,8 @@ async fn find(
     let mut chunks = rest.chunks(budget.chunk.max(1)).peekable();
     while let Some(chunk) = chunks.next() {
         let mut records = view.files(chunk, &granted).await?;
-        let (mut seen, searchable) = tokio::try_join!(
-            held.share.seen_files(store, chunk),
-            held.share.searchable(store, chunk)
-        )?;
+        let (mut seen, searchable) =
+            tokio::try_join!(held.share.seen_files(store, chunk), held.share.searchable(store, chunk))?;
         let mut part = Delta::default();
         for file in chunk {
             let records = records.remove(file).unwrap_or_default();

@@ -32,11 +32,11 @@ impl FromStr for Snapshot {
         let bad = || Error::Corrupt("a snapshot in a cursor cannot be read".to_owned());
         let number = |s: &str| s.parse::<u64>().map_err(|_| bad());
         let mut parts = s.split(':');
-        let (Some(xmin), Some(xmax), Some(list), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(xmin), Some(xmax), Some(list), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(bad());
         };
-        let mut in_progress =
-            list.split(',').filter(|x| !x.is_empty()).map(number).collect::<Result<Vec<_>, _>>()?;
+        let mut in_progress = list.split(',').filter(|x| !x.is_empty()).map(number).collect::<Result<Vec<_>, _>>()?;
         in_progress.sort_unstable();
         Ok(Self { xmin: number(xmin)?, xmax: number(xmax)?, in_progress })
     }

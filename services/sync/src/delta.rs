@@ -48,7 +48,10 @@ pub struct Delta {
 impl Delta {
     /// Whether nothing is to be written.
     pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.deletes.is_empty() && self.leave.is_empty() && self.subjects.is_empty()
+        self.upserts.is_empty()
+            && self.deletes.is_empty()
+            && self.leave.is_empty()
+            && self.subjects.is_empty()
             && self.only_groups.is_none()
     }
 
@@ -155,7 +158,10 @@ impl Delta {
             }
         }
         for file in changed {
-            if here(file) && !entering.contains(&file) && let Some(records) = source.subjects.get(&file) {
+            if here(file)
+                && !entering.contains(&file)
+                && let Some(records) = source.subjects.get(&file)
+            {
                 self.subjects.insert(file, records.iter().filter(|r| granted(r)).cloned().collect());
             }
         }

@@ -97,12 +97,7 @@ pub async fn due(hub: &Client) -> Result<Vec<PartnerName>, Error> {
 }
 
 /// Takes the lease from whoever has it, closes the cursor, and disables the role.
-async fn cut(
-    hub: &Client,
-    store: &mut Client,
-    partner: &PartnerName,
-    holder: &str,
-) -> Result<Option<i64>, Error> {
+async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &str) -> Result<Option<i64>, Error> {
     let epoch = match partner::lease(hub, store, partner, holder, Claim::Force, &Faults::default()).await {
         Ok((held, _)) => {
             let tx = store.transaction().await.store()?;
@@ -121,7 +116,9 @@ async fn cut(
     };
     let tx = store.transaction().await.store()?;
     if role(&tx, partner).await? == Found::Ours {
-        tx.batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(&partner.reader_role()))).await.store()?;
+        tx.batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(&partner.reader_role())))
+            .await
+            .store()?;
     }
     tx.commit().await.store()?;
     // Sessions that are open still find the cursor closed; ending them is good manners, and needs a right we may lack.
@@ -179,7 +176,8 @@ async fn remove(store: &mut Client, partner: &PartnerName) -> Result<(), Error> 
     if role(&tx, partner).await? == Found::Ours {
         lock_roles(&tx).await?;
         let reader = ident(&partner.reader_role());
-        let database: String = tx.query_one("SELECT current_database()::text", &[]).await.store()?.try_get(0).store()?;
+        let database: String =
+            tx.query_one("SELECT current_database()::text", &[]).await.store()?.try_get(0).store()?;
         tx.batch_execute(&format!("REVOKE ALL ON DATABASE {} FROM {reader}; DROP ROLE {reader}", ident(&database)))
             .await
             .store()?;

@@ -128,7 +128,8 @@ impl Error {
             }
             // Classes 22 (data) and 23 (constraints) and P0 (raised) may quote values; the others speak of objects.
             let silent = ["22", "23", "P0", "LA"].iter().any(|class| code.starts_with(class));
-            let detail = if silent { format!("SQLSTATE {code}") } else { format!("{} (SQLSTATE {code})", db.message()) };
+            let detail =
+                if silent { format!("SQLSTATE {code}") } else { format!("{} (SQLSTATE {code})", db.message()) };
             // 08 connection, 28 authentication, 3D no such database, 53 resources, 57 shut down.
             if ["08", "28", "3D", "53", "57P"].iter().any(|class| code.starts_with(class)) {
                 return Self::Unreachable { side, detail };

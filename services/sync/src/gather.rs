@@ -100,11 +100,8 @@ async fn read(view: &mut View<'_>, askers: &[Asker<'_>], gathered: &mut Gathered
     let entering: Vec<i64> = entering.into_iter().collect();
     let keys: BTreeSet<Key> = wants.values().flat_map(|want| want.keys.iter().cloned()).collect();
     let searchable = keys.iter().any(|(table, _)| subject::feeds(table));
-    let staying: BTreeSet<i64> = if searchable {
-        wants.values().flat_map(|want| want.stay.iter().copied()).collect()
-    } else {
-        BTreeSet::new()
-    };
+    let staying: BTreeSet<i64> =
+        if searchable { wants.values().flat_map(|want| want.stay.iter().copied()).collect() } else { BTreeSet::new() };
     let staying: Vec<i64> = staying.into_iter().collect();
     gathered.source.files = view.files(&entering, &groups).await?;
     gathered.source.keys = view.keys(&keys).await?;

@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use liaison_records::{
-    codes::Code,
-    population::Axes,
-};
+use liaison_records::{codes::Code, population::Axes};
 use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 
@@ -95,20 +92,16 @@ impl<'a> View<'a> {
         .hub()?;
         let row = tx
             .query_one(
-                &format!("SELECT {NOW}, {IDENTITY} AS identity, (SELECT xid::text FROM liaison.change_horizon) AS horizon"),
+                &format!(
+                    "SELECT {NOW}, {IDENTITY} AS identity, (SELECT xid::text FROM liaison.change_horizon) AS horizon"
+                ),
                 &[],
             )
             .await
             .hub()?;
         let horizon = row.try_get::<_, &str>("horizon").hub()?;
         let horizon = horizon.parse().map_err(|_| Error::Corrupt("liaison.change_horizon cannot be read".into()))?;
-        Ok(Self {
-            point: point(&row)?,
-            identity: row.try_get("identity").hub()?,
-            horizon,
-            names: Names::default(),
-            tx,
-        })
+        Ok(Self { point: point(&row)?, identity: row.try_get("identity").hub()?, horizon, names: Names::default(), tx })
     }
 
     /// Lets the snapshot go.

@@ -52,10 +52,7 @@ pub async fn raise_epoch(hub: &Client, partner: &PartnerName, mine: i64, beyond:
 }
 
 /// Renews leases, and notes how far their replicas are. Returns those that are still ours.
-pub async fn renew(
-    hub: &Client,
-    held: &[(PartnerName, i64, Option<Snapshot>)],
-) -> Result<Vec<PartnerName>, Error> {
+pub async fn renew(hub: &Client, held: &[(PartnerName, i64, Option<Snapshot>)]) -> Result<Vec<PartnerName>, Error> {
     let partners: Vec<&str> = held.iter().map(|(p, ..)| p.as_str()).collect();
     let epochs: Vec<i64> = held.iter().map(|(_, epoch, _)| *epoch).collect();
     let positions: Vec<Option<String>> =
@@ -188,8 +185,19 @@ pub struct Batch<'a> {
 
 /// Commits a batch to the ledger, in a transaction that checks the epoch. After it, and only after it, the batch may cross.
 pub async fn commit(hub: &mut Client, batch: &Batch<'_>) -> Result<(), Error> {
-    let Batch { partner, batch: number, epoch, kind, agreement, generation, store_identity, entries, digest, previous, head } =
-        batch;
+    let Batch {
+        partner,
+        batch: number,
+        epoch,
+        kind,
+        agreement,
+        generation,
+        store_identity,
+        entries,
+        digest,
+        previous,
+        head,
+    } = batch;
     let tx = hub.transaction().await.hub()?;
     // The row stays locked until we commit: who takes the lease meanwhile waits, and then finds this batch.
     let ours = tx
@@ -235,7 +243,9 @@ pub async fn commit(hub: &mut Client, batch: &Batch<'_>) -> Result<(), Error> {
         let groups: Vec<String> = chunk.iter().map(|e| e.groups.join(",")).collect();
         let kinds: Vec<&str> = chunk.iter().map(|e| e.kind.as_str()).collect();
         let digests: Vec<&[u8]> = chunk.iter().map(|e| e.digest.as_slice()).collect();
-        tx.execute(&statement, &[&partner.as_str(), number, &seqs, &offenders, &groups, &kinds, &digests]).await.hub()?;
+        tx.execute(&statement, &[&partner.as_str(), number, &seqs, &offenders, &groups, &kinds, &digests])
+            .await
+            .hub()?;
     }
     tx.commit().await.hub()
 }

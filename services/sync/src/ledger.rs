@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn the_head_covers_everything() {
-        let entry = |offender| Entry { offender, groups: vec!["identity".into()], kind: EntryKind::Enter, digest: [1; 32] };
+        let entry =
+            |offender| Entry { offender, groups: vec!["identity".into()], kind: EntryKind::Enter, digest: [1; 32] };
         let digest = batch_digest(&[entry(Some(1)), entry(Some(2))]);
         assert_ne!(digest, batch_digest(&[entry(Some(2)), entry(Some(1))]), "order");
         assert_ne!(digest, batch_digest(&[entry(Some(1))]), "removal");

@@ -163,7 +163,8 @@ impl Held {
             // Search rows hold alias names and pictures: without their group every search row is made anew first.
             let groups = grant.group_names();
             let searchable = |group: &String| {
-                [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group) && !groups.contains(group)
+                [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group)
+                    && !groups.contains(group)
             };
             let whole = self.cursor.groups.iter().any(searchable);
             self.share.fence(store, self.epoch, whole).await?;
@@ -208,8 +209,7 @@ impl Held {
         if delta.is_empty() {
             if moves {
                 let (batch, head) = (self.cursor.batch, self.cursor.head.clone());
-                let advance =
-                    Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
+                let advance = Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
                 self.share.apply_nothing(store, &advance, grant).await?;
                 self.cursor = self.share.cursor(store).await?;
             }

@@ -164,8 +164,7 @@ impl Share {
 
     /// Counts for a report: files and records.
     pub async fn counts(&self, store: &Client) -> Result<(i64, i64), Error> {
-        let sql =
-            format!("SELECT (SELECT count(*) FROM {0}.subject), (SELECT count(*) FROM {0}.record)", self.schema);
+        let sql = format!("SELECT (SELECT count(*) FROM {0}.subject), (SELECT count(*) FROM {0}.record)", self.schema);
         let row = store.query_one(&sql, &[]).await.map_err(|e| self.error(&e))?;
         Ok((row.try_get(0).store()?, row.try_get(1).store()?))
     }
@@ -183,7 +182,8 @@ impl Share {
     /// Writes what the partner's people are told and may do, and whether they may at all. No record changes.
     pub async fn write_terms(&self, store: &mut Client, epoch: i64, terms: &Terms) -> Result<(), Error> {
         let tx = self.begin(store, epoch).await?;
-        let Terms { partner: _, generation, name_en, name_fr, time_zone, authorized_until, suspended, grant, .. } = terms;
+        let Terms { partner: _, generation, name_en, name_fr, time_zone, authorized_until, suspended, grant, .. } =
+            terms;
         let until = authorized_until.filter(|_| grant.is_some()).map(|until| until.to_string());
         let purposes = grant.as_ref().map_or_else(Vec::new, |g| g.purposes.clone());
         let sql = format!(
@@ -212,9 +212,12 @@ impl Share {
             self.schema
         );
         tx.execute(&sql, &[&batch, &head]).await.store()?;
-        tx.batch_execute(&format!("DELETE FROM {0}.record; DELETE FROM {0}.subject; DELETE FROM {0}.photograph", self.schema))
-            .await
-            .store()?;
+        tx.batch_execute(&format!(
+            "DELETE FROM {0}.record; DELETE FROM {0}.subject; DELETE FROM {0}.photograph",
+            self.schema
+        ))
+        .await
+        .store()?;
         tx.commit().await.store()
     }
 
@@ -324,7 +327,9 @@ impl Share {
             }
         }
         if let Some(groups) = &delta.only_groups {
-            tx.execute(&format!("DELETE FROM {schema}.record WHERE grp <> ALL ($1::text[])"), &[groups]).await.store()?;
+            tx.execute(&format!("DELETE FROM {schema}.record WHERE grp <> ALL ($1::text[])"), &[groups])
+                .await
+                .store()?;
         }
         if !delta.deletes.is_empty() {
             let tables: Vec<&str> = delta.deletes.keys().map(|(table, _)| &**table).collect();
@@ -446,11 +451,7 @@ impl Share {
         Ok(())
     }
 
-    async fn write_pictures(
-        &self,
-        tx: &Transaction<'_>,
-        images: &HashMap<Hash, Arc<Vec<u8>>>,
-    ) -> Result<(), Error> {
+    async fn write_pictures(&self, tx: &Transaction<'_>, images: &HashMap<Hash, Arc<Vec<u8>>>) -> Result<(), Error> {
         let sql = format!(
             "INSERT INTO {}.photograph SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING",
             self.schema
@@ -475,7 +476,11 @@ impl Share {
                 WHERE r.tbl = 'photograph' AND r.body::jsonb ->> 'sha256' = encode(p.sha256, 'hex'))",
             self.schema
         );
-        if all { tx.execute(&sql, &[]).await.store()? } else { tx.execute(&sql, &[&touched]).await.store()? };
+        if all {
+            tx.execute(&sql, &[]).await.store()?
+        } else {
+            tx.execute(&sql, &[&touched]).await.store()?
+        };
         Ok(())
     }
 }

@@ -158,7 +158,10 @@ pub fn route(
         }
         for slot in members.holders(file) {
             let inside = filled.get(slot).is_some_and(|filled| file <= *filled);
-            if inside && !covering.contains(slot) && let Some(want) = wants.get_mut(slot) {
+            if inside
+                && !covering.contains(slot)
+                && let Some(want) = wants.get_mut(slot)
+            {
                 want.leave.push(file);
             }
         }
@@ -226,10 +229,10 @@ mod tests {
         let key = |table: &str, id| -> Key { (table.into(), id) };
         let changes = Changes {
             rows: vec![
-                (key("alias", 1), Some(7)),  // stays in Vancouver
+                (key("alias", 1), Some(7)),    // stays in Vancouver
                 (key("offender", 9), Some(9)), // moved to Victoria, which is not filled so far yet
                 (key("offender", 5), Some(5)), // gone
-                (key("alias", 3), Some(8)),  // enters Victoria
+                (key("alias", 3), Some(8)),    // enters Victoria
                 (key("office", 4), None),
             ],
             ..Changes::default()

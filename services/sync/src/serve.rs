@@ -160,8 +160,7 @@ async fn say(
         if !pending.due(partner, *written, fresh, now) {
             continue;
         }
-        let condition =
-            Condition { fresh, reason: reason.to_owned(), message, generation: terms.generation, at: now };
+        let condition = Condition { fresh, reason: reason.to_owned(), message, generation: terms.generation, at: now };
         if let Err(error) = desired::write_condition(client, namespace, partner, &condition).await {
             tracing::warn!(%partner, reason = error.reason(), "DataFresh could not be written: {error}");
         }

@@ -366,7 +366,8 @@ impl Worker {
                 h.cursor.hub_identity.as_deref() == Some(&identity) && h.position().is_some_and(|s| s.xmin >= horizon)
             })
         });
-        let names: HashMap<Slot, Vec<String>> = usable.iter().map(|(_, s, grant, ..)| (*s, grant.group_names())).collect();
+        let names: HashMap<Slot, Vec<String>> =
+            usable.iter().map(|(_, s, grant, ..)| (*s, grant.group_names())).collect();
         let askers: Vec<Asker<'_>> = usable
             .iter()
             .map(|(_, slot, grant, since, _)| Asker {
@@ -453,9 +454,11 @@ impl Worker {
                 if let Some((reason, message)) = standing.trouble {
                     return Err((partner, reason, message));
                 }
-                let held = self.partners.get(&partner).filter(|s| !s.compare).and_then(|s| {
-                    s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms))
-                });
+                let held = self
+                    .partners
+                    .get(&partner)
+                    .filter(|s| !s.compare)
+                    .and_then(|s| s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms)));
                 let Some(held) = held else { continue };
                 let earlier = before.get(&partner).and_then(Option::as_ref);
                 let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);

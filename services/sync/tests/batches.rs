@@ -168,9 +168,8 @@ async fn killed_at_every_step_it_converges_and_the_ledger_came_first() {
         }
         world.execute(&file_sql(100 + round, if round % 3 == 0 { "4711066" } else { "5915022" }, "Released", 1)).await;
         world.execute(&format!("UPDATE oms.sentence SET length_days = {round} WHERE offender % 2 = 0")).await;
-        let faults = Faults::hooked(move |at, _| {
-            async move { if at == step { Err(Error::Stopped) } else { Ok(()) } }.boxed()
-        });
+        let faults =
+            Faults::hooked(move |at, _| async move { if at == step { Err(Error::Stopped) } else { Ok(()) } }.boxed());
         let mut worker = world.worker("w", Budget::default(), faults);
         worker.set_terms(vec![terms.clone()]);
         let stopped = worker.converge(now()).await;
@@ -330,9 +329,7 @@ async fn a_dead_store_or_hub_says_so() {
     let world = World::new("syncdead").await;
     let partner = world.partner("a");
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let nowhere = |side| {
-        liaison_sync::connect::Target::from_url(side, "postgres://nobody@127.0.0.1:1/none").unwrap()
-    };
+    let nowhere = |side| liaison_sync::connect::Target::from_url(side, "postgres://nobody@127.0.0.1:1/none").unwrap();
     let seed = |hub: &liaison_sync::connect::Target, store: &liaison_sync::connect::Target| {
         let (hub, store, terms) = (hub.clone(), store.clone(), terms.clone());
         async move { seed::seed(&hub, &store, &terms, VERIFIER, "j", Budget::default(), Faults::default()).await }

@@ -102,7 +102,9 @@ impl Run {
             4..=5 => {
                 self.met("move");
                 let province = if place.starts_with("59") { "CA-BC" } else { "CA-SK" };
-                format!("UPDATE oms.offender SET municipality = '{place}', jurisdiction = '{province}' WHERE id = {file};")
+                format!(
+                    "UPDATE oms.offender SET municipality = '{place}', jurisdiction = '{province}' WHERE id = {file};"
+                )
             }
             6 => {
                 self.met("change of status");
@@ -274,7 +276,10 @@ async fn a_replica_is_its_scope_whatever_happens() {
             } else {
                 let client = run.world.hub_target.connect().await.unwrap();
                 client
-                    .batch_execute(&format!("BEGIN; {}", file_sql(50 + i64::try_from(round).unwrap(), "5915022", "Suspended", 1)))
+                    .batch_execute(&format!(
+                        "BEGIN; {}",
+                        file_sql(50 + i64::try_from(round).unwrap(), "5915022", "Suspended", 1)
+                    ))
                     .await
                     .unwrap();
                 run.open = Some(client);
@@ -285,7 +290,8 @@ async fn a_replica_is_its_scope_whatever_happens() {
         if run.rng.random_range(0..2) == 0 {
             // Step 1 is come by in any case; those that need a batch are tried more often, with something to do.
             let late = [Step::Ledgered, Step::Written, Step::Landed, Step::Decided, Step::Narrowing];
-            let step = if run.rng.random_range(0..3) == 0 { STEPS.choose(&mut run.rng) } else { late.choose(&mut run.rng) };
+            let step =
+                if run.rng.random_range(0..3) == 0 { STEPS.choose(&mut run.rng) } else { late.choose(&mut run.rng) };
             let step = *step.unwrap();
             let sql = run.transaction();
             run.world.execute(&sql).await;

@@ -7,8 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::Namespace,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, ResourceExt,
@@ -156,8 +155,7 @@ async fn a_manifest_becomes_a_replica_that_follows_and_closes() {
     eventually("closed", async || world.store.query_one(&until, &[]).await.unwrap().get::<_, bool>(0)).await;
     stop.cancel();
     server.await.unwrap().unwrap();
-    let free: bool =
-        world.hub.query_one("SELECT until < now() FROM liaison.lease", &[]).await.unwrap().get(0);
+    let free: bool = world.hub.query_one("SELECT until < now() FROM liaison.lease", &[]).await.unwrap().get(0);
     assert!(free, "leases are given back");
     let _ = namespaces.delete(&namespace, &Default::default()).await;
     world.drop().await;

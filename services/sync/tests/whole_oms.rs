@@ -7,7 +7,8 @@ use liaison_records::codes::{Code, FieldGroup};
 use liaison_sync::{compare::Budget, dispose, fault::Faults, seed};
 use support::{VERIFIER, World, now, terms};
 
-const PROVINCES: &str = r#"{"anyOf":[{"jurisdictions":["CA-BC","CA-QC","CA-SK"]},{"atLarge":["UnlawfullyAtLarge","Escaped"]}]}"#;
+const PROVINCES: &str =
+    r#"{"anyOf":[{"jurisdictions":["CA-BC","CA-QC","CA-SK"]},{"atLarge":["UnlawfullyAtLarge","Escaped"]}]}"#;
 const POLICE: &str = r#"{"anyOf":[{"jurisdictions":["CA-BC"],"statuses":["Released","Suspended"]}]}"#;
 
 #[tokio::test]
@@ -66,8 +67,9 @@ async fn every_group_of_the_real_oms_arrives_follows_and_goes() {
         world.check_i2(&terms.partner).await;
     }
     worker.shut_down().await;
-    let gone =
-        dispose::dispose(&world.hub_target, &world.store_target, &police, &dispose::Policy::Delete, "job").await.unwrap();
+    let gone = dispose::dispose(&world.hub_target, &world.store_target, &police, &dispose::Policy::Delete, "job")
+        .await
+        .unwrap();
     assert!(gone.gone);
     world.check_i1(&both[0]).await;
     world.drop().await;

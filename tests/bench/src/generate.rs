@@ -29,8 +29,15 @@ pub fn bench(incarcerated: u32, community: u32, archived: u32) -> io::Result<()>
     run(
         &oms,
         &[
-            "--hub-url", &ours, "generate", "--active-incarcerated", &incarcerated.to_string(), "--community",
-            &community.to_string(), "--archived", &archived.to_string(),
+            "--hub-url",
+            &ours,
+            "generate",
+            "--active-incarcerated",
+            &incarcerated.to_string(),
+            "--community",
+            &community.to_string(),
+            "--archived",
+            &archived.to_string(),
         ],
     )?;
     let generate = started.elapsed().as_secs_f64();

@@ -123,8 +123,27 @@ fn psql(pod: &str, database: &str, sql: &str) -> Vec<String> {
     output(
         "kubectl",
         &[
-            "-n", "liaison-system", "exec", "-i", pod, "--", "psql", "-U", "postgres", "-d", database, "-X", "-q", "-A",
-            "-t", "-v", "ON_ERROR_STOP=1", "-F", "\t", "-f", "-",
+            "-n",
+            "liaison-system",
+            "exec",
+            "-i",
+            pod,
+            "--",
+            "psql",
+            "-U",
+            "postgres",
+            "-d",
+            database,
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-F",
+            "\t",
+            "-f",
+            "-",
         ],
         Some(sql),
     )
@@ -171,11 +190,16 @@ impl Partner {
     pub fn post(&self, path: &str, purpose: &str, body: &Value) -> (u16, Value) {
         let url = format!("https://{}{path}", self.server_name());
         let out = self.curl(&[
-            "-H", "Content-Type: application/json",
-            "-H", "Officer-Id: VPD-1234",
-            "-H", &format!("Purpose: {purpose}"),
-            "--data", &body.to_string(),
-            "-w", "\n%{http_code}",
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            "Officer-Id: VPD-1234",
+            "-H",
+            &format!("Purpose: {purpose}"),
+            "--data",
+            &body.to_string(),
+            "-w",
+            "\n%{http_code}",
             &url,
         ]);
         let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -64,7 +64,8 @@ fn served(partner: &Partner, purpose: &str) -> BTreeSet<i64> {
 }
 
 fn as_of(partner: &str) -> String {
-    store(&format!("SELECT batch || ' ' || encode(head, 'hex') FROM share_{}.cursor", partner.replace('-', "_"))).join("")
+    store(&format!("SELECT batch || ' ' || encode(head, 'hex') FROM share_{}.cursor", partner.replace('-', "_")))
+        .join("")
 }
 
 /// Waits until a cycle that began after this call has reached the partner's replica.
@@ -149,8 +150,10 @@ fn t14_a_day_in_oms_reaches_everybody_exactly() {
     for name in PARTNERS {
         wait_for_a_cycle(name);
         let schema = name.replace('-', "_");
-        let held: BTreeSet<i64> =
-            store(&format!("SELECT offender FROM share_{schema}.subject")).iter().map(|id| id.parse().unwrap()).collect();
+        let held: BTreeSet<i64> = store(&format!("SELECT offender FROM share_{schema}.subject"))
+            .iter()
+            .map(|id| id.parse().unwrap())
+            .collect();
         assert_eq!(held, in_scope(name), "{name}");
         let orphans = store(&format!(
             "SELECT count(*) FROM share_{schema}.record r WHERE offender IS NOT NULL \

@@ -16,9 +16,10 @@ fn traces_of(partner: &str) -> Vec<String> {
          UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE '%{schema}'"
     ));
     traces.extend(hub(&format!("SELECT 'ledger ' || batch FROM liaison.ledger_batch WHERE partner = '{partner}'")));
-    for (namespace, kinds) in
-        [("liaison-system", "jobs,secrets"), ("liaison-partners", "deployments,services,secrets,serviceaccounts,networkpolicies")]
-    {
+    for (namespace, kinds) in [
+        ("liaison-system", "jobs,secrets"),
+        ("liaison-partners", "deployments,services,secrets,serviceaccounts,networkpolicies"),
+    ] {
         let out = kubectl(&["-n", namespace, "get", kinds, "-o", "name"]);
         traces.extend(out.lines().filter(|line| line.contains(partner)).map(str::to_owned));
     }

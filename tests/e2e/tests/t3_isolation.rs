@@ -25,15 +25,20 @@ fn no_crossing_between_partners_gets_through() {
     assert!(vancouver.curl(&["--fail", &url]).status.success(), "the honest request must work");
 
     let (dir_b, to_b) = (key_dir("victoria-police"), address("victoria-police", "gatewayAddresses"));
-    let stolen = [
-        "--cert".to_owned(), format!("{dir_b}/chain.pem"), "--key".to_owned(), format!("{dir_b}/tls.key"),
-    ];
+    let stolen = ["--cert".to_owned(), format!("{dir_b}/chain.pem"), "--key".to_owned(), format!("{dir_b}/tls.key")];
     let mut stolen: Vec<&str> = stolen.iter().map(String::as_str).collect();
     stolen.extend(["--fail", &url]);
     assert!(!vancouver.curl(&stolen).status.success(), "B's certificate through A's tunnel");
     assert!(
         !vancouver
-            .curl(&["--fail", "--resolve", &format!("{b}:443:{to_b}"), "--max-time", "5", &format!("https://{b}/api/terms")])
+            .curl(&[
+                "--fail",
+                "--resolve",
+                &format!("{b}:443:{to_b}"),
+                "--max-time",
+                "5",
+                &format!("https://{b}/api/terms")
+            ])
             .status
             .success(),
         "A's tunnel to B's address"
@@ -52,7 +57,10 @@ fn no_crossing_between_partners_gets_through() {
     );
     for (what, args) in [
         ("no certificate", vec!["bare", "vancouver-police", "--fail", "--max-time", "10", url.as_str()]),
-        ("a certificate of another CA", vec!["foreign", "vancouver-police", "--fail", "--max-time", "10", url.as_str()]),
+        (
+            "a certificate of another CA",
+            vec!["foreign", "vancouver-police", "--fail", "--max-time", "10", url.as_str()],
+        ),
     ] {
         assert!(!run("tests/demo/partner", &args, None).status.success(), "{what}");
     }
@@ -75,7 +83,15 @@ fn a_pod_cannot_call_infopol_directly() {
     assert!(!image.is_empty());
     for args in [
         vec!["--insecure", "--max-time", "5"],
-        vec!["--insecure", "--max-time", "5", "--cert", &format!("{dir}/chain.pem"), "--key", &format!("{dir}/tls.key")],
+        vec![
+            "--insecure",
+            "--max-time",
+            "5",
+            "--cert",
+            &format!("{dir}/chain.pem"),
+            "--key",
+            &format!("{dir}/tls.key"),
+        ],
     ] {
         let url = format!("https://{ip}:8443/api/terms");
         let mut args = args;
@@ -91,8 +107,25 @@ fn the_reader_role_reads_nothing_without_its_access_log_row() {
         run(
             "kubectl",
             &[
-                "-n", "liaison-system", "exec", "-i", "store-0", "--", "psql", "-U", "postgres", "-d", "store", "-X", "-q", "-A", "-t",
-                "-v", "ON_ERROR_STOP=1", "-f", "-",
+                "-n",
+                "liaison-system",
+                "exec",
+                "-i",
+                "store-0",
+                "--",
+                "psql",
+                "-U",
+                "postgres",
+                "-d",
+                "store",
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-f",
+                "-",
             ],
             Some(&format!("SET SESSION AUTHORIZATION reader_vancouver_police;\n{sql}")),
         )
@@ -119,7 +152,14 @@ fn revoking_ends_live_connections_and_comes_back_only_when_taken_back() {
     let url = format!("https://{}/api/terms", victoria.server_name());
     assert!(victoria.curl(&["--fail", &url]).status.success());
     kubectl(&[
-        "-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p", r#"{"spec":{"revocation":{"revoked":true}}}"#,
+        "-n",
+        "liaison-partners",
+        "patch",
+        "pconn",
+        "victoria-police",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"revocation":{"revoked":true}}}"#,
     ]);
     let started = Instant::now();
     wait("the revoked partner to be refused", Duration::from_secs(20), || {
@@ -127,18 +167,35 @@ fn revoking_ends_live_connections_and_comes_back_only_when_taken_back() {
     });
     eprintln!("refused {:?} after the patch", started.elapsed());
     wait_ready("victoria-police");
-    kubectl(&["-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p", r#"{"spec":{"revocation":null}}"#]);
+    kubectl(&[
+        "-n",
+        "liaison-partners",
+        "patch",
+        "pconn",
+        "victoria-police",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"revocation":null}}"#,
+    ]);
     wait_ready("victoria-police");
     drop(victoria);
     let victoria = Partner::up("victoria-police");
-    wait("the partner to be served again", Duration::from_secs(60), || victoria.curl(&["--fail", "--max-time", "5", &url]).status.success());
+    wait("the partner to be served again", Duration::from_secs(60), || {
+        victoria.curl(&["--fail", "--max-time", "5", &url]).status.success()
+    });
 }
 
 #[test]
 fn suspending_closes_and_reopening_catches_up() {
     let patch = |suspend: bool| {
         kubectl(&[
-            "-n", "liaison-partners", "patch", "pconn", "victoria-police", "--type=merge", "-p",
+            "-n",
+            "liaison-partners",
+            "patch",
+            "pconn",
+            "victoria-police",
+            "--type=merge",
+            "-p",
             &json!({"spec": {"suspend": suspend}}).to_string(),
         ])
     };
@@ -157,5 +214,7 @@ fn suspending_closes_and_reopening_catches_up() {
     wait_ready("victoria-police");
     drop(victoria);
     let victoria = Partner::up("victoria-police");
-    wait("the partner to be served again", Duration::from_secs(60), || victoria.curl(&["--fail", "--max-time", "5", &url]).status.success());
+    wait("the partner to be served again", Duration::from_secs(60), || {
+        victoria.curl(&["--fail", "--max-time", "5", &url]).status.success()
+    });
 }

@@ -16,7 +16,14 @@ fn footprint() -> Vec<String> {
          UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'reader_%' ORDER BY 1",
     );
     let claims = kubectl(&[
-        "-n", "liaison-system", "get", "leases", "-l", "federation.csc-scc.gc.ca/partner", "--no-headers", "-o",
+        "-n",
+        "liaison-system",
+        "get",
+        "leases",
+        "-l",
+        "federation.csc-scc.gc.ca/partner",
+        "--no-headers",
+        "-o",
         "custom-columns=H:.spec.holderIdentity,N:.metadata.name",
     ]);
     let mut claims: Vec<String> =
@@ -34,7 +41,14 @@ fn of_partners(footprint: &[String]) -> Vec<String> {
 fn delete_all() {
     for partner in PARTNERS {
         kubectl(&[
-            "-n", "liaison-partners", "patch", "pconn", partner, "--type=merge", "-p", r#"{"spec":{"deletionPolicy":"Delete"}}"#,
+            "-n",
+            "liaison-partners",
+            "patch",
+            "pconn",
+            partner,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"deletionPolicy":"Delete"}}"#,
         ]);
     }
     kubectl(&["-n", "liaison-partners", "delete", "pconn", "--all", "--timeout=120s"]);
@@ -50,7 +64,11 @@ fn kill_one(rng: &mut StdRng) {
         ("liaison-system", "app.kubernetes.io/name=sync"),
         ("liaison-gateway", "app.kubernetes.io/name=gateway"),
     ][rng.random_range(0..3)];
-    let _ = run("kubectl", &["-n", namespace, "delete", "pod", "-l", label, "--grace-period=0", "--force", "--wait=false"], None);
+    let _ = run(
+        "kubectl",
+        &["-n", namespace, "delete", "pod", "-l", label, "--grace-period=0", "--force", "--wait=false"],
+        None,
+    );
 }
 
 #[test]
@@ -109,9 +127,26 @@ fn t42_uninstalling_and_installing_again_loses_no_partner() {
         wait_ready(partner);
     }
     wait("the databases to answer", Duration::from_secs(120), || {
-        run("kubectl", &["-n", "liaison-system", "exec", "store-0", "--", "psql", "-U", "postgres", "-d", "store", "-c", "SELECT 1"], None)
-            .status
-            .success()
+        run(
+            "kubectl",
+            &[
+                "-n",
+                "liaison-system",
+                "exec",
+                "store-0",
+                "--",
+                "psql",
+                "-U",
+                "postgres",
+                "-d",
+                "store",
+                "-c",
+                "SELECT 1",
+            ],
+            None,
+        )
+        .status
+        .success()
     });
     assert_eq!(footprint(), before);
 }

@@ -243,8 +243,11 @@ impl World {
             }
             expected.insert((tbl, id), (offender, grp, body, hash.to_vec()));
         }
-        let rows =
-            self.store.query(&format!("SELECT offender, grp, tbl, id, body, hash FROM {share}.record"), &[]).await.unwrap();
+        let rows = self
+            .store
+            .query(&format!("SELECT offender, grp, tbl, id, body, hash FROM {share}.record"), &[])
+            .await
+            .unwrap();
         let held: BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)> = rows
             .iter()
             .map(|row| ((row.get(2), row.get(3)), (row.get(0), row.get(1), row.get(4), row.get(5))))
