@@ -1,4 +1,5 @@
 //! The hub on a real PostgreSQL: the schema against the catalogue, the population, a day, the nightly reload.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 
