@@ -24,6 +24,7 @@ up: ## install Liaison on a cluster, onboard the example partners, and show an o
 
 .PHONY: down
 down: ## remove the cluster and every trace of it
+	@tests/demo/partner forget
 	@tests/cluster/down
 
 .PHONY: env
