@@ -96,7 +96,7 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
     ("/spec/share/population/anyOf", r#"[{"statuses":[]}]"#, "at least 1 item"),
     ("/spec/share/population/anyOf", r#"[{"statuses":["Gone"]}]"#, "Unsupported value"),
     ("/spec/share/population/anyOf", r#"[{"places":["x"]}]"#, "field not declared in schema"),
-    ("/spec/share/population/anyOf", r#"[{"municipalities":["Vancouver"]}]"#, "should"),
+    ("/spec/share/population/anyOf", r#"[{"municipalities":["Vancouv"]}]"#, "should"),
     ("/spec/credentials/keyCustody", r#""Liaison""#, "Unsupported value"),
     ("/spec/credentials/wireGuard/publicKeys", r#"["not a key"]"#, "should"),
     (
@@ -141,13 +141,17 @@ async fn refuses<K: Resource<DynamicType = ()>>(
     };
     let made = apply(good.clone()).await.unwrap();
     assert_eq!(made.data["status"]["observedGeneration"], -1, "a new object is in progress at once");
+    let mut wrong = Vec::new();
     for (pointer, value, says) in cases {
         let mut bad = good.clone();
         let (parent, last) = pointer.rsplit_once('/').unwrap();
         bad.pointer_mut(parent).unwrap()[last] = serde_json::from_str(value).unwrap();
         let error = apply(bad).await.err().unwrap_or_else(|| panic!("{pointer} = {value} was taken")).to_string();
-        assert!(error.contains(says), "{pointer} = {value}: {error}");
+        if !error.contains(says) {
+            wrong.push(format!("{pointer} = {value}: {error}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(apply(good.clone()).await.unwrap().metadata.generation, Some(1));
 }
 
