@@ -32,6 +32,7 @@ pub struct Config {
 
 /// How the replica store is reached; the names are libpq's.
 #[derive(Debug, Clone, clap::Args)]
+#[allow(clippy::struct_field_names, reason = "the fields name the flags")]
 pub struct StoreConfig {
     /// A whole URL, which wins over everything below; for tests.
     #[arg(long, env = "STORE_URL", hide_env_values = true)]
@@ -87,7 +88,7 @@ impl StoreConfig {
     pub fn options(&self, partner: &PartnerName) -> Result<PgConnectOptions, ConfigError> {
         let options = match &self.store_url {
             Some(url) => url.parse::<PgConnectOptions>().map_err(|_| ConfigError::Url)?,
-            None => self.from_parts(partner)?,
+            None => self.parts(partner)?,
         };
         Ok(options.application_name("infopol").options([
             ("statement_timeout", "10000"),
@@ -96,7 +97,7 @@ impl StoreConfig {
         ]))
     }
 
-    fn from_parts(&self, partner: &PartnerName) -> Result<PgConnectOptions, ConfigError> {
+    fn parts(&self, partner: &PartnerName) -> Result<PgConnectOptions, ConfigError> {
         let mode = match self.store_sslmode.as_str() {
             "verify-full" => PgSslMode::VerifyFull,
             "disable" => PgSslMode::Disable,

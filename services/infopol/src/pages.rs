@@ -142,7 +142,7 @@ impl Visit {
         Purpose::parse(purpose).map_or_else(|| purpose.to_owned(), |purpose| self.lang.of(purpose.label()))
     }
 
-    fn path(&self, lang: Lang, page: &str) -> String {
+    fn path(lang: Lang, page: &str) -> String {
         if page.is_empty() { format!("/{}", lang.code()) } else { format!("/{}/{page}", lang.code()) }
     }
 
@@ -155,7 +155,7 @@ impl Visit {
             fresh = Some(session::cookie(&id));
             self.session = Some((id, session));
         }
-        let toggle = Toggle::link(&self.path(self.lang.other(), ""));
+        let toggle = Toggle::link(&Self::path(self.lang.other(), ""));
         let page = SignOn {
             frame: self.frame(Text::SignOnTitle, toggle),
             lead: self.lang.fill(Text::SignOnLead, self.partner()),
@@ -171,6 +171,7 @@ impl Visit {
     }
 
     /// Who asks, or the page to show instead: the form is not one of ours, or nobody is signed on.
+    #[allow(clippy::result_large_err, reason = "the page goes straight to axum")]
     fn asker(self, app: &App, headers: &HeaderMap, caller: &Caller, token: &str) -> Result<(Self, Asker), Response> {
         if let Err(detail) = check_origin(headers) {
             return Err(message(self.lang, &Problem::forbidden("cross-site", detail), None));
@@ -210,7 +211,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Text> {
 async fn sign_on_form(State(app): State<Arc<App>>, Path(lang): Path<String>, headers: HeaderMap) -> Response {
     match Visit::start(&app, &lang, &headers).await {
         Ok(visit) if visit.session.as_ref().is_some_and(|(_, s)| s.signed_on.is_some()) => {
-            Redirect::to(&visit.path(visit.lang, "search")).into_response()
+            Redirect::to(&Visit::path(visit.lang, "search")).into_response()
         }
         Ok(visit) => visit.sign_on_page(&app, StatusCode::OK, vec![], None),
         Err(response) => response,
@@ -248,7 +249,7 @@ async fn sign_on(
             let fresh = session::random_token();
             let session = Session { csrf: session::random_token(), signed_on: Some((officer, purpose)) };
             app.sessions.put(fresh.clone(), session, Some(&id), Instant::now());
-            let mut response = Redirect::to(&visit.path(visit.lang, "search")).into_response();
+            let mut response = Redirect::to(&Visit::path(visit.lang, "search")).into_response();
             set_cookie(&mut response, &session::cookie(&fresh));
             Ok(response)
         }
@@ -291,13 +292,13 @@ async fn search_form(State(app): State<Arc<App>>, Path(lang): Path<String>, head
         Ok(visit) if visit.session.as_ref().is_some_and(|(_, s)| s.signed_on.is_some()) => {
             search_page(&visit, SearchFields::default(), None)
         }
-        Ok(visit) => Redirect::to(&visit.path(visit.lang, "")).into_response(),
+        Ok(visit) => Redirect::to(&Visit::path(visit.lang, "")).into_response(),
         Err(response) => response,
     }
 }
 
 fn search_page(visit: &Visit, fields: SearchFields, error: Option<Text>) -> Response {
-    let toggle = Toggle::link(&visit.path(visit.lang.other(), "search"));
+    let toggle = Toggle::link(&Visit::path(visit.lang.other(), "search"));
     let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     let SearchFields { name, fps, birth_date, at_large, .. } = fields;
     let frame = visit.frame(Text::SearchTitle, toggle);
@@ -404,11 +405,11 @@ async fn results(
         as_of: Some(visit.as_of(page.as_of)),
         stale: visit.context.stale(page.as_of),
         access: Some(page.access),
-        ..visit.frame(title, Toggle::form(&visit.path(visit.lang.other(), name), repeat))
+        ..visit.frame(title, Toggle::form(&Visit::path(visit.lang.other(), name), repeat))
     };
     let listing = view::listing(&page, search, &visit.context);
     let lead = (kind == Kind::AtLarge).then_some(Text::AtLargeLead);
-    Ok(render(StatusCode::OK, &Results { frame, lead, action: visit.path(visit.lang, name), kept, listing }))
+    Ok(render(StatusCode::OK, &Results { frame, lead, action: Visit::path(visit.lang, name), kept, listing }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -448,7 +449,7 @@ async fn file(
         as_of: Some(visit.as_of(found.as_of)),
         stale: visit.context.stale(found.as_of),
         access: Some(found.access),
-        ..visit.frame(Text::ProfileTitle, Toggle::form(&visit.path(visit.lang.other(), "file"), repeat))
+        ..visit.frame(Text::ProfileTitle, Toggle::form(&Visit::path(visit.lang.other(), "file"), repeat))
     };
     Ok(render(StatusCode::OK, &ProfilePage { frame, profile, image }))
 }

@@ -189,7 +189,8 @@ impl Refusal {
 
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        let code =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned);
         match code.as_deref() {
             // Without its schema or its rights there is no share (any more): unknown is closed.
             Some("LA001" | "42P01" | "3F000" | "42883" | "42501") => Self::Closed,

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::fmt::Write as _;
+
 use common::{Replica, files};
 use liaison_records::{
     catalogue::{ColumnType, TABLES},
@@ -91,7 +93,7 @@ async fn i4_a_row_is_good_for_one_read() {
         script.push_str(&LOG.replace("SELECT id", &format!("SELECT id AS id{n}")));
     }
     for n in (0..25).rev() {
-        script.push_str(&format!("BEGIN;\n{}ROLLBACK;\n{0}", READ.replace(":id", &format!(":id{n}"))));
+        write!(script, "BEGIN;\n{}ROLLBACK;\n{0}", READ.replace(":id", &format!(":id{n}"))).unwrap();
     }
     let said = replica.psql(&script);
     assert_eq!((said.matches("records").count(), said.matches(NO_ROW).count()), (25, 25), "{said}");

@@ -129,6 +129,7 @@ impl Action {
 }
 
 /// Does it, in the transaction that the connection is in.
+#[allow(clippy::too_many_lines, reason = "one arm for each action")]
 pub async fn act(hub: &mut PgConnection, data: &Data, action: &Action, on: Date) -> Result<(), Error> {
     let offender = action.offender();
     let before = before(hub, offender).await?;

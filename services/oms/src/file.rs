@@ -443,7 +443,7 @@ impl<'a> File<'a> {
 
     /// Between `-by` and `by`, more often near zero.
     fn spread(&mut self, by: i32) -> i32 {
-        (self.rng.random_range(-by..=by) + self.rng.random_range(-by..=by)) / 2
+        i32::midpoint(self.rng.random_range(-by..=by), self.rng.random_range(-by..=by))
     }
 
     /// A count that goes on with probability `p`, up to `most`.

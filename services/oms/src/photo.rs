@@ -80,7 +80,7 @@ pub fn photograph(rng: &mut impl Rng, taken_on: Date, french: bool) -> Result<Ve
         for (pixel, n) in line.iter().zip(&noise) {
             let n = i32::from(*n) * (2 * NOISE) / 255 - NOISE;
             for channel in pixel {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+                #[expect(clippy::cast_sign_loss, reason = "clamped")]
                 rgb.push((channel + n).clamp(0, 255) as u8);
             }
         }

@@ -196,18 +196,17 @@ async fn run_dispose(
     holder: &str,
 ) -> Result<Value, Error> {
     let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
-    let policy = match chosen {
-        Some(Chosen::Delete) => Policy::Delete,
-        _ => {
-            let found = desired::connection(&kubernetes().await?, namespace, partner).await?;
-            let delete = found.as_ref().is_some_and(|(c, _)| c.spec.deletion_policy == Some(DeletionPolicy::Delete));
-            if delete && chosen.is_none() {
-                Policy::Delete
-            } else {
-                let (agreement, days) = found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
-                let due = Timestamp::now().saturating_add(SignedDuration::from_hours(24 * i64::from(days)));
-                Policy::Retain { due: due.unwrap_or(Timestamp::now()), agreement, store: store_name }
-            }
+    let policy = if let Some(Chosen::Delete) = chosen {
+        Policy::Delete
+    } else {
+        let found = desired::connection(&kubernetes().await?, namespace, partner).await?;
+        let delete = found.as_ref().is_some_and(|(c, _)| c.spec.deletion_policy == Some(DeletionPolicy::Delete));
+        if delete && chosen.is_none() {
+            Policy::Delete
+        } else {
+            let (agreement, days) = found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
+            let due = Timestamp::now().saturating_add(SignedDuration::from_hours(24 * i64::from(days)));
+            Policy::Retain { due: due.unwrap_or(Timestamp::now()), agreement, store: store_name }
         }
     };
     let disposed = dispose(&hub, &store, partner, &policy, holder).await?;

@@ -221,7 +221,7 @@ impl Delta {
 }
 
 /// The keys whose state in the replica [`Delta::changes`] must know.
-pub fn keys(want: &Want, source: &Source, groups: &HashSet<&str>) -> BTreeSet<Key> {
+pub fn keys<S: std::hash::BuildHasher>(want: &Want, source: &Source, groups: &HashSet<&str, S>) -> BTreeSet<Key> {
     let mut keys = want.keys.clone();
     for file in &want.enter {
         for record in source.files.get(file).into_iter().flatten().filter(|r| groups.contains(&*r.group)) {

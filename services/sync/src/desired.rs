@@ -81,13 +81,11 @@ impl<K: Resource<DynamicType = ()>> Kept<K> {
 
 fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<(String, K)> {
     let name = object.name_any();
-    match object.0 {
-        Ok(object) => Some((name, object)),
-        Err(_) => {
-            tracing::warn!(%name, kind = %K::kind(&()), "an object cannot be read and is passed over: its share is closed");
-            None
-        }
-    }
+    let Ok(object) = object.0 else {
+        tracing::warn!(%name, kind = %K::kind(&()), "an object cannot be read and is passed over: its share is closed");
+        return None;
+    };
+    Some((name, object))
 }
 
 /// The terms of all partners of `store`.

@@ -43,7 +43,7 @@ pub struct Entry {
 }
 
 /// Digest of what crossed: the records' hashes, then the keys that were withdrawn, both in ascending order.
-pub fn entry_digest(crossed: &mut Vec<[u8; 32]>, withdrawn: &mut Vec<(String, i64)>) -> [u8; 32] {
+pub fn entry_digest(crossed: &mut [[u8; 32]], withdrawn: &mut [(String, i64)]) -> [u8; 32] {
     crossed.sort_unstable();
     withdrawn.sort_unstable();
     let mut sha = Sha256::new();
@@ -192,13 +192,13 @@ mod tests {
         }
     }
 
-    fn recorded(batch: i64, head: &[u8], prepared: bool) -> Option<Recorded> {
-        Some(Recorded { batch, head: head.to_vec(), prepared, store_identity: "s/1".into() })
+    fn recorded(batch: i64, head: &[u8], prepared: bool) -> Recorded {
+        Recorded { batch, head: head.to_vec(), prepared, store_identity: "s/1".into() }
     }
 
     #[test]
     fn a_prepared_batch_is_landed_void_or_counts_as_disclosed() {
-        let tail = Tail { last: recorded(5, b"e", true), before: recorded(4, b"d", false) };
+        let tail = Tail { last: Some(recorded(5, b"e", true)), before: Some(recorded(4, b"d", false)) };
         let outcome = |cursor: &Cursor, store: &str| settle(&tail, false, cursor, store).outcome;
         assert_eq!(outcome(&cursor(5, b"e"), "s/1"), Outcome::Landed);
         assert_eq!(outcome(&cursor(4, b"d"), "s/1"), Outcome::Void);
@@ -209,14 +209,14 @@ mod tests {
 
     #[test]
     fn a_first_batch_that_never_landed_is_void() {
-        let tail = Tail { last: recorded(1, b"a", true), before: None };
+        let tail = Tail { last: Some(recorded(1, b"a", true)), before: None };
         assert_eq!(settle(&tail, false, &cursor(0, b""), "s/1").outcome, Outcome::Void);
     }
 
     #[test]
     fn a_restored_hub_or_replica_is_noticed() {
         let rebuild = |tail: &Tail, void: bool, cursor: &Cursor| settle(tail, void, cursor, "s/1").rebuild;
-        let tail = Tail { last: recorded(5, b"e", false), before: recorded(4, b"d", false) };
+        let tail = Tail { last: Some(recorded(5, b"e", false)), before: Some(recorded(4, b"d", false)) };
         assert!(!rebuild(&tail, false, &cursor(5, b"e")));
         assert!(rebuild(&tail, false, &cursor(6, b"f")), "hub restored from a backup");
         assert!(rebuild(&tail, false, &cursor(4, b"d")), "replica restored from a backup");

@@ -126,9 +126,9 @@ impl Want {
 }
 
 /// Routes changes. `axes` are those of the changed files that exist at the snapshot; a file without is gone.
-pub fn route(
+pub fn route<S: std::hash::BuildHasher>(
     changes: &Changes,
-    axes: &HashMap<i64, Axes>,
+    axes: &HashMap<i64, Axes, S>,
     candidates: &[Candidate<'_>],
     members: &Members,
 ) -> HashMap<Slot, Want> {

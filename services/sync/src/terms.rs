@@ -111,7 +111,7 @@ impl Terms {
             time_zone: spec.partner.time_zone.clone(),
             authorized_until: grant
                 .as_ref()
-                .and_then(|_| connection.status.as_ref())
+                .and(connection.status.as_ref())
                 .and_then(|status| status.authorized_until.as_ref())
                 .map(|time| time.0),
             suspended: spec.suspend.unwrap_or(false)

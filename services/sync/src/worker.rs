@@ -95,6 +95,7 @@ impl Worker {
     }
 
     /// Waits this long at first after a failure, twice as long each time, at most 60 times as long.
+    #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

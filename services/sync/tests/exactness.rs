@@ -239,6 +239,7 @@ fn kill(step: Step, after: u32, killed: &Arc<AtomicU32>) -> Faults {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::too_many_lines, reason = "one long story")]
 async fn a_replica_is_its_scope_whatever_happens() {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let seed = number("LIAISON_SYNC_SEED", 20_261_122);

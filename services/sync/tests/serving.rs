@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
@@ -150,13 +150,13 @@ async fn a_manifest_becomes_a_replica_that_follows_and_closes() {
     connections.patch(partner.as_str(), &PatchParams::default(), &resume).await.unwrap();
     eventually("resumed", async || world.count(&partner, "subject").await == 6).await;
     // The agreement goes: nothing is authorized, at once.
-    agreements.delete("bc-2003", &Default::default()).await.unwrap();
+    agreements.delete("bc-2003", &DeleteParams::default()).await.unwrap();
     let until = format!("SELECT authorized_until IS NULL FROM {ident}.cursor");
     eventually("closed", async || world.store.query_one(&until, &[]).await.unwrap().get::<_, bool>(0)).await;
     stop.cancel();
     server.await.unwrap().unwrap();
     let free: bool = world.hub.query_one("SELECT until < now() FROM liaison.lease", &[]).await.unwrap().get(0);
     assert!(free, "leases are given back");
-    let _ = namespaces.delete(&namespace, &Default::default()).await;
+    let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     world.drop().await;
 }

@@ -76,7 +76,7 @@ fn t40_killed_at_ten_random_moments_of_onboarding_ends_the_same() {
     let before = footprint();
     delete_all();
     assert_eq!(of_partners(&footprint()), Vec::<String>::new(), "deleting leaves something");
-    let seed = 20040519;
+    let seed = 20_040_519;
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     apply_all();

@@ -1,6 +1,6 @@
 //! A running InfoPol with certificates of a CA of its own, and a client that speaks to it as the gateway does.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes, to_bytes};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -227,11 +227,11 @@ impl<'a> Browser<'a> {
 
     fn keep(&mut self, answer: &Answer) {
         if let Some(cookie) = answer.headers.get("set-cookie") {
-            self.cookie = cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+            cookie.to_str().unwrap().split(';').next().unwrap().clone_into(&mut self.cookie);
         }
         let text = String::from_utf8_lossy(&answer.body);
         if let Some((_, rest)) = text.split_once("name=\"token\" value=\"") {
-            self.token = rest.split('"').next().unwrap().to_owned();
+            rest.split('"').next().unwrap().clone_into(&mut self.token);
         }
     }
 
@@ -244,8 +244,10 @@ impl<'a> Browser<'a> {
     pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let mut form = format!("token={}", self.token);
         for (name, value) in fields {
-            let value: String = value.bytes().map(|b| format!("%{b:02X}")).collect();
-            form.push_str(&format!("&{name}={value}"));
+            write!(form, "&{name}=").unwrap();
+            for byte in value.bytes() {
+                write!(form, "%{byte:02X}").unwrap();
+            }
         }
         let headers = [
             ("cookie", self.cookie.as_str()),

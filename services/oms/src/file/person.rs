@@ -154,7 +154,7 @@ impl File<'_> {
             let counts = 1 + self.several(0.25, 5);
             let row = values![
                 term,
-                offence.code.as_ref().map(String::as_str),
+                offence.code.as_deref(),
                 &offence.act,
                 &offence.criminal_code_section,
                 &offence.title_en,
@@ -184,7 +184,7 @@ impl File<'_> {
             ]);
             let months = (disposition == "Jail").then(|| self.rng.random_range(1..24));
             let row = values![
-                offence.code.as_ref().map(String::as_str),
+                offence.code.as_deref(),
                 &offence.act,
                 &offence.criminal_code_section,
                 &offence.title_en,
@@ -235,9 +235,7 @@ impl File<'_> {
         let place = self.place();
         let residence = if institutional {
             "Institution"
-        } else if self.archived() {
-            "Unknown"
-        } else if self.at_large == "UnlawfullyAtLarge" {
+        } else if self.archived() || self.at_large == "UnlawfullyAtLarge" {
             "Unknown"
         } else {
             match (self.release, self.rng.random_range(0..100)) {

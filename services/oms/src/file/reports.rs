@@ -259,7 +259,7 @@ impl File<'_> {
         match self.status {
             "Revoked" | "Recommitted" => decisions.push(("StatutoryRelease", "Revoked")),
             "SuspensionCancelled" => {
-                decisions.push((self.release.unwrap_or("StatutoryRelease"), "CancelledSuspension"))
+                decisions.push((self.release.unwrap_or("StatutoryRelease"), "CancelledSuspension"));
             }
             _ => {}
         }

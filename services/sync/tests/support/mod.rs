@@ -1,7 +1,10 @@
 //! A hub and a store of one test's own on the real PostgreSQL, a small OMS, and the oracle.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use jiff::Timestamp;
 use liaison_records::{codes::Code, codes::FieldGroup, names::PartnerName, population::Population};
@@ -32,6 +35,9 @@ async fn connect(url: &str) -> Client {
     tokio::spawn(connection);
     client
 }
+
+/// File, group, body and hash of each record, by table and key.
+type Records = BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)>;
 
 /// Two databases that are dropped at the end.
 pub struct World {
@@ -222,7 +228,7 @@ impl World {
              WHERE grp = ANY ($1) AND (offender IS NULL OR offender IN (SELECT o.id FROM oms.offender o WHERE {}))",
             grant.scope.to_sql("o")
         );
-        let mut expected: BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)> = BTreeMap::new();
+        let mut expected: Records = BTreeMap::new();
         let mut files: BTreeMap<i64, Vec<std::sync::Arc<Record>>> = BTreeMap::new();
         let mut pictures: BTreeSet<String> = BTreeSet::new();
         for row in self.hub.query(&sql, &[&grant.group_names()]).await.unwrap() {
@@ -248,7 +254,7 @@ impl World {
             .query(&format!("SELECT offender, grp, tbl, id, body, hash FROM {share}.record"), &[])
             .await
             .unwrap();
-        let held: BTreeMap<(String, i64), (Option<i64>, String, String, Vec<u8>)> = rows
+        let held: Records = rows
             .iter()
             .map(|row| ((row.get(2), row.get(3)), (row.get(0), row.get(1), row.get(4), row.get(5))))
             .collect();
@@ -284,7 +290,7 @@ impl World {
     pub async fn check_i2(&self, partner: &PartnerName) {
         let share = ident(&partner.share_schema());
         let sql = format!("SELECT DISTINCT batch FROM {share}.record UNION SELECT batch FROM {share}.subject");
-        let held: BTreeSet<i64> = self.store.query(&sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect();
+        let present: BTreeSet<i64> = self.store.query(&sql, &[]).await.unwrap().iter().map(|r| r.get(0)).collect();
         let rows = self
             .hub
             .query(
@@ -311,7 +317,7 @@ impl World {
                 known.insert(batch);
             }
         }
-        assert!(held.is_subset(&known), "I2: {partner} {held:?} {known:?}");
+        assert!(present.is_subset(&known), "I2: {partner} {present:?} {known:?}");
     }
 
     async fn entries(&self, partner: &PartnerName, batch: i64) -> Vec<Entry> {
@@ -350,10 +356,12 @@ pub fn file_sql(id: i64, municipality: &str, status: &str, children: i64) -> Str
     );
     for child in 0..children {
         let key = id * 100 + child;
-        sql += &format!(
+        write!(
+            sql,
             "INSERT INTO oms.alias VALUES ({key}, {id}, 'Alias{key}', 'X') ON CONFLICT DO NOTHING;
              INSERT INTO oms.sentence VALUES ({key}, {id}, {key}) ON CONFLICT DO NOTHING;"
-        );
+        )
+        .unwrap();
     }
     if children > 0 {
         sql += &picture_sql(id * 100, id, &format!("picture {id}"));
