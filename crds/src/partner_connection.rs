@@ -1,5 +1,8 @@
 //! `PartnerConnection`: one province, force or justice system.
 
+// Each printcolumn has a name of its own; the lint looks at the word `name` alone.
+#![allow(clippy::duplicated_attributes)]
+
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

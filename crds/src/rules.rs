@@ -7,15 +7,15 @@ pub(crate) struct Rule {
     /// Keys from the root of the schema to the node.
     pub(crate) path: &'static [&'static str],
     /// The CEL expression.
-    pub(crate) rule: &'static str,
+    pub(crate) cel: &'static str,
     /// What must hold, for the person whose manifest is refused.
     pub(crate) message: &'static str,
     /// Where the error is shown, if not at the node.
     pub(crate) field: Option<&'static str>,
 }
 
-const fn rule(path: &'static [&'static str], rule: &'static str, message: &'static str) -> Rule {
-    Rule { path, rule, message, field: None }
+const fn rule(path: &'static [&'static str], cel: &'static str, message: &'static str) -> Rule {
+    Rule { path, cel, message, field: None }
 }
 
 const TERM_RULE: &str = "has(self.custody) || has(self.statuses) || has(self.releaseTypes) || has(self.atLarge) || \
@@ -29,7 +29,7 @@ const IDENTITY_MESSAGE: &str = "must contain 'identity', which holds what scope 
 pub(crate) const PARTNER_CONNECTION: &[Rule] = &[
     Rule {
         path: &[],
-        rule: "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+        cel: "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
         message: "must be 1 to 40 lower-case letters, digits and inner hyphens, starting with a letter, without a dot: it becomes part of the partner's certificate, schemas and role",
         field: None,
     },

@@ -116,7 +116,7 @@ fn finish(
         let target = rule.path.iter().try_fold(&mut *schema, |node, step| node.get_mut(step));
         let target = target.and_then(Value::as_object_mut).ok_or(SchemaError::Missing("place of a rule"))?;
         let list = target.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
-        let mut entry = json!({ "rule": rule.rule, "message": rule.message });
+        let mut entry = json!({ "rule": rule.cel, "message": rule.message });
         if let Some(field) = rule.field {
             entry["fieldPath"] = json!(field);
         }

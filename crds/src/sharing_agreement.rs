@@ -1,5 +1,8 @@
 //! `SharingAgreement`: the legal instrument, and what it allows at most.
 
+// Each printcolumn has a name of its own; the lint looks at the word `name` alone.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use liaison_records::{

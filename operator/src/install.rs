@@ -224,17 +224,16 @@ async fn ensure_ca(
     name: &str,
     make: impl FnOnce() -> Result<CaPair, ca::Error>,
 ) -> Result<CaPair, Error> {
-    let live = match api.get_opt(name).await? {
-        Some(live) => live,
-        None => {
-            let pair = make()?;
-            let data = [
-                ("tls.crt".to_owned(), bytes(&pair.certificate)),
-                ("tls.key".to_owned(), bytes(&pair.key.0)),
-                ("ca.crt".to_owned(), bytes(&pair.certificate)),
-            ];
-            apply::create_once(api, &secret(name, "kubernetes.io/tls", data.into())).await?.0
-        }
+    let live = if let Some(live) = api.get_opt(name).await? {
+        live
+    } else {
+        let pair = make()?;
+        let data = [
+            ("tls.crt".to_owned(), bytes(&pair.certificate)),
+            ("tls.key".to_owned(), bytes(&pair.key.0)),
+            ("ca.crt".to_owned(), bytes(&pair.certificate)),
+        ];
+        apply::create_once(api, &secret(name, "kubernetes.io/tls", data.into())).await?.0
     };
     let broken = |key| Error::Broken { name: name.to_owned(), key };
     let certificate = text(&live, "tls.crt").ok_or_else(|| broken("tls.crt"))?;
@@ -244,17 +243,16 @@ async fn ensure_ca(
 
 async fn ensure_wire_guard(api: &Api<Secret>) -> Result<String, Error> {
     const NAME: &str = "gateway-wireguard";
-    let live = match api.get_opt(NAME).await? {
-        Some(live) => live,
-        None => {
-            let private = x25519_dalek::StaticSecret::random();
-            let public = x25519_dalek::PublicKey::from(&private);
-            let data = [
-                ("privateKey".to_owned(), bytes(&STANDARD.encode(private.as_bytes()))),
-                ("publicKey".to_owned(), bytes(&STANDARD.encode(public.as_bytes()))),
-            ];
-            apply::create_once(api, &secret(NAME, "Opaque", data.into())).await?.0
-        }
+    let live = if let Some(live) = api.get_opt(NAME).await? {
+        live
+    } else {
+        let private = x25519_dalek::StaticSecret::random();
+        let public = x25519_dalek::PublicKey::from(&private);
+        let data = [
+            ("privateKey".to_owned(), bytes(&STANDARD.encode(private.as_bytes()))),
+            ("publicKey".to_owned(), bytes(&STANDARD.encode(public.as_bytes()))),
+        ];
+        apply::create_once(api, &secret(NAME, "Opaque", data.into())).await?.0
     };
     text(&live, "publicKey").ok_or_else(|| Error::Broken { name: NAME.to_owned(), key: "publicKey" })
 }

@@ -44,7 +44,7 @@ type Agreement = DeserializeGuard<SharingAgreement>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How often the installation's own certificates are looked at.
-const INSTALL_PERIOD: Duration = Duration::from_secs(300);
+const INSTALL_PERIOD: Duration = Duration::from_mins(5);
 /// Shorter than the idle limits of load balancers before API servers, which would freeze a watch.
 const WATCH_SECONDS: u32 = 200;
 
@@ -76,7 +76,7 @@ pub async fn main(cli: Cli) -> ExitCode {
 fn crds() -> ExitCode {
     match liaison_crds::schema::all() {
         Ok(all) => {
-            let text: String = all.iter().map(|(_, body)| format!("---\n{body}\n")).collect();
+            let text: String = all.iter().flat_map(|(_, body)| ["---\n", body, "\n"]).collect();
             match std::io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,

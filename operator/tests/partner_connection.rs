@@ -1,6 +1,6 @@
 //! Onboarding, refusals, suspension, revocation and deletion against a real API server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures)]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The program itself: it takes the lead, onboards, hands the lead over, and ends when told to.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures)]
 
 mod common;
 

@@ -260,9 +260,8 @@ impl Visit<'_> {
             return Ok(if before.holds { before } else { State::no("Seeding", "the seed Job has been started") });
         };
         Ok(match status::job_state(job, &world.seed_pods, "filling the replica") {
-            JobState::Done(state) => state,
             JobState::Running(_) if before.holds => before,
-            JobState::Running(state) => state,
+            JobState::Done(state) | JobState::Running(state) => state,
             JobState::Failed(state) => {
                 if self.now.as_second() >= failed_at(job).map_or(0, Timestamp::as_second) + RETRY_SECONDS {
                     apply::ensure_gone(&jobs, &self.names.seed_job, false).await?;

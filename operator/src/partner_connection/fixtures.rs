@@ -1,5 +1,7 @@
 //! Small objects for unit tests.
 
+#![allow(clippy::missing_panics_doc)]
+
 use jiff::Timestamp;
 use liaison_crds::{PartnerConnection, PartnerConnectionStatus, SharingAgreement};
 use sha2::{Digest, Sha256};

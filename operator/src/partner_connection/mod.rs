@@ -107,7 +107,7 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     let checked = validate::validate(&connection, world.agreement.as_ref(), &ctx.settings.default_store, now);
     let next = checked.clone();
     let before = connection.status.clone();
-    let (connection, outcome) = Visit { ctx, names: &names, now }.run(connection, world, checked).await?;
+    let (connection, outcome) = Box::pin(Visit { ctx, names: &names, now }.run(connection, world, checked)).await?;
     let typed: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     let part = outcome.to_json(connection.metadata.generation.unwrap_or(0), before.as_ref(), now);
     let connection = status::write(&typed, &connection, &part).await?;
@@ -155,7 +155,7 @@ async fn refuse_unreadable(
         let part = json!({"observedGeneration": generation, "conditions": all});
         raw.patch_status(name, &crate::apply::params(), &Patch::Apply(&status::patch(name, &part))).await?;
     }
-    Ok(Action::requeue(Duration::from_secs(600)))
+    Ok(Action::requeue(Duration::from_mins(10)))
 }
 
 /// One event for each change of `Ready`. Events expire and may be refused; all that they say is in status too.

@@ -149,7 +149,7 @@ pub async fn write_grants(
 ) -> Result<PartnerConnection, kube::Error> {
     let before = connection.status.as_ref();
     let after = outcome.to_json(before.map_or(-1, |status| status.observed_generation), before, now);
-    let mut part = before.map(own).unwrap_or_else(|| json!({"observedGeneration": -1, "conditions": []}));
+    let mut part = before.map_or_else(|| json!({"observedGeneration": -1, "conditions": []}), own);
     for field in ["authorizedUntil", "storeName", "connection", "wireGuardKeys", "certificates"] {
         match (after.get(field), part.as_object_mut()) {
             (Some(value), Some(part)) => part.insert(field.to_owned(), value.clone()),

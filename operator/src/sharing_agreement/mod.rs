@@ -58,7 +58,7 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     let Some(guard) = api.get_opt(name).await? else { return Ok(Action::await_change()) };
     let Ok(agreement) = guard.0 else {
         tracing::warn!(agreement = name, "the agreement cannot be read; connections under it are closed");
-        return Ok(Action::requeue(Duration::from_secs(600)));
+        return Ok(Action::requeue(Duration::from_mins(10)));
     };
     let typed: Api<SharingAgreement> = Api::namespaced(ctx.client.clone(), namespace);
     let connections: Api<DeserializeGuard<PartnerConnection>> = Api::namespaced(ctx.client.clone(), namespace);

@@ -3,7 +3,7 @@
 //! No controller runs there: this plays the Job controller and the kubelet (termination messages), the Deployment controller,
 //! and the garbage collector.
 
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures)]
 
 use std::{
     sync::{
