@@ -53,7 +53,7 @@ lint: lint-rust lint-scripts lint-licences ## all lints
 .PHONY: lint-rust
 lint-rust: ## formatting, and clippy with warnings as errors
 	cargo fmt --all -- --check
-	cargo clippy --locked --workspace --all-targets
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: lint-scripts
 lint-scripts: ## shellcheck, where it is installed
