@@ -170,13 +170,16 @@ pub fn oms(args: &[&str]) -> String {
 /// A partner on its own side of the tunnel.
 pub struct Partner {
     name: String,
+    server_name: String,
 }
 
 impl Partner {
     /// Brings the partner's tunnel up from what its connection's status says.
     pub fn up(name: &str) -> Self {
         output("tests/demo/partner", &["up", name], None);
-        Self { name: name.to_owned() }
+        let object = get("liaison-partners", "partnerconnection", name).unwrap();
+        let server_name = object["status"]["connection"]["serverName"].as_str().unwrap().to_owned();
+        Self { name: name.to_owned(), server_name }
     }
 
     /// `curl` in the partner's network namespace, with its own certificate; whatever happens.
@@ -210,8 +213,7 @@ impl Partner {
 
     /// The server name from the connection's status.
     pub fn server_name(&self) -> String {
-        let object = get("liaison-partners", "partnerconnection", &self.name).unwrap();
-        object["status"]["connection"]["serverName"].as_str().unwrap().to_owned()
+        self.server_name.clone()
     }
 }
 
