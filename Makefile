@@ -84,12 +84,8 @@ test-chart: services ## the chart: what it refuses, what it renders, what an API
 	eval "$$(tests/cluster/services env)" && tests/chart/run
 
 .PHONY: test-e2e
-test-e2e: ## the scope over the tunnel and the crossings, on the cluster that make up left
-	eval "$$(tests/cluster/env)" && cargo test --locked --workspace --test t1_onboarding --test t3_isolation -- --test-threads=1 --skip t12 --skip t13 --skip t14
-
-.PHONY: test-e2e-all
-test-e2e-all: ## all of it: reload, moves, a day, bad input, kills, deleting, uninstalling (not in CI yet)
-	eval "$$(tests/cluster/env)" && cargo test --locked --workspace --test "t[0-9]_*" -- --test-threads=1
+test-e2e: ## whole-system tests on the cluster that make up left: scope over the tunnel, crossings, bad input, outages, kills
+	eval "$$(tests/cluster/env)" && cargo test --locked --workspace --test "t[0-9]_*" -- --test-threads=1 --nocapture
 
 .PHONY: test
 test: ## everything, with the time of each part

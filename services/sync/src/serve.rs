@@ -92,7 +92,8 @@ pub async fn serve(
                     bytes = written.bytes, millis, "batch landed");
             }
         }
-        say(&worker, &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
+        let trouble = result.as_ref().err().map(|error| (error.reason(), error.to_string()));
+        say(&mut worker, trouble.as_ref(), &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
         if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
             housekept = Some(Instant::now());
             keep_house(&worker, &hub, &store, &holder, &wanted, &metrics).await;
@@ -135,9 +136,11 @@ async fn pause(
     }
 }
 
-/// Metrics and DataFresh.
+/// Metrics and DataFresh. `hub`: why there was no cycle.
+#[expect(clippy::too_many_arguments, reason = "what is known, and the three places where it is said")]
 async fn say(
-    worker: &Worker,
+    worker: &mut Worker,
+    hub: Option<&(&'static str, String)>,
     wanted: &[Desired],
     client: &Client,
     namespace: &str,
@@ -156,7 +159,7 @@ async fn say(
     for (partner, standing) in &standings {
         metrics.standing(partner.as_str(), standing, now);
         let Some(Desired { terms, fresh: written }) = freshness.get(partner) else { continue };
-        let Some((fresh, reason, message)) = judge(standing, terms.freshness_seconds, now) else { continue };
+        let Some((fresh, reason, message)) = judge(standing, hub, terms.freshness_seconds, now) else { continue };
         if !pending.due(partner, *written, fresh, now) {
             continue;
         }

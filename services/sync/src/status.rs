@@ -69,8 +69,14 @@ impl Condition {
     }
 }
 
-/// What a standing means. `None`: another worker holds the lease, and it is the one to say.
-pub fn judge(standing: &Standing, freshness_seconds: u32, now: Timestamp) -> Option<(Fresh, &'static str, String)> {
+/// What a standing means. `hub`: what the hub's trouble is, if it has any. `None`: another worker holds the lease, and it is
+/// the one to say.
+pub fn judge(
+    standing: &Standing,
+    hub: Option<&(&'static str, String)>,
+    freshness_seconds: u32,
+    now: Timestamp,
+) -> Option<(Fresh, &'static str, String)> {
     if let Some((reason, message)) = &standing.trouble {
         return match *reason {
             "LeaseHeld" => None,
@@ -88,6 +94,8 @@ pub fn judge(standing: &Standing, freshness_seconds: u32, now: Timestamp) -> Opt
     let age = now.as_millisecond().saturating_sub(exact_at);
     Some(if age <= i64::from(freshness_seconds) * 1000 {
         (Fresh::True, "UpToDate", format!("the replica is at most {freshness_seconds} s behind the hub"))
+    } else if let Some((reason, message)) = hub {
+        (Fresh::False, *reason, message.clone())
     } else {
         (Fresh::False, "Lagging", format!("the replica is more than {freshness_seconds} s behind the hub"))
     })
@@ -150,9 +158,14 @@ mod tests {
             trouble: None,
             open: true,
         };
-        let judged = |standing: &Standing, now| judge(standing, 60, at(now)).map(|(fresh, reason, _)| (fresh, reason));
+        let judged =
+            |standing: &Standing, now| judge(standing, None, 60, at(now)).map(|(fresh, reason, _)| (fresh, reason));
         assert_eq!(judged(&standing, 60), Some((Fresh::True, "UpToDate")));
         assert_eq!(judged(&standing, 61), Some((Fresh::False, "Lagging")));
+        let hub = ("HubUnreachable", "the hub cannot be reached".to_owned());
+        let said = |now| judge(&standing, Some(&hub), 60, at(now)).map(|(fresh, reason, _)| (fresh, reason));
+        assert_eq!(said(60), Some((Fresh::True, "UpToDate")), "not old yet");
+        assert_eq!(said(61), Some((Fresh::False, "HubUnreachable")));
         assert_eq!(judged(&Standing { open: false, ..standing.clone() }, 0), Some((Fresh::Unknown, "Closed")));
         let held = Standing { trouble: Some(("LeaseHeld", String::new())), ..standing.clone() };
         assert_eq!(judged(&held, 0), None);

@@ -63,6 +63,25 @@ struct State {
     failures: u32,
     not_before: Instant,
     trouble: Option<(&'static str, String)>,
+    /// How far the replica was when it was last looked at; what holds while a task is under way.
+    reached: Reached,
+}
+
+/// How far a replica is: exact as of these milliseconds, and whether it is complete.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    exact_at_millis: Option<i64>,
+    complete: bool,
+}
+
+impl Reached {
+    fn of(held: &Held) -> Self {
+        let exact_at = held.exact_at.as_ref().map(|p| p.millis).or(held.cursor.as_of_millis);
+        Self {
+            exact_at_millis: exact_at.filter(|_| held.cursor.filled == ALL),
+            complete: held.cursor.filled == ALL && !held.cursor.fenced,
+        }
+    }
 }
 
 /// The partners of one process.
@@ -128,6 +147,7 @@ impl Worker {
                         failures: 0,
                         not_before: Instant::now(),
                         trouble: None,
+                        reached: Reached::default(),
                         terms,
                     };
                     self.partners.insert(state.terms.partner.clone(), state);
@@ -137,20 +157,24 @@ impl Worker {
     }
 
     /// How each partner stands.
-    pub fn standings(&self, now: Timestamp) -> BTreeMap<PartnerName, Standing> {
-        let standing = |state: &State| {
-            let held = state.held.as_ref();
+    pub fn standings(&mut self, now: Timestamp) -> BTreeMap<PartnerName, Standing> {
+        let members = &self.members;
+        let standing = |state: &mut State| {
+            match &state.held {
+                Some(held) => state.reached = Reached::of(held),
+                // A task has it: what it does is no reason to say that the replica is not there.
+                None if state.busy => {}
+                None => state.reached = Reached::default(),
+            }
             Standing {
-                files: self.members.count(state.slot),
-                exact_at_millis: held
-                    .filter(|h| h.cursor.filled == ALL)
-                    .and_then(|h| h.exact_at.as_ref().map(|p| p.millis).or(h.cursor.as_of_millis)),
-                complete: held.is_some_and(|h| h.cursor.filled == ALL && !h.cursor.fenced),
+                files: members.count(state.slot),
+                exact_at_millis: state.reached.exact_at_millis,
+                complete: state.reached.complete,
                 trouble: state.trouble.clone(),
                 open: state.terms.open(now).is_some(),
             }
         };
-        self.partners.iter().map(|(partner, state)| (partner.clone(), standing(state))).collect()
+        self.partners.iter_mut().map(|(partner, state)| (partner.clone(), standing(state))).collect()
     }
 
     /// What happened since this was last asked.

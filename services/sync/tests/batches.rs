@@ -371,3 +371,35 @@ async fn a_record_that_moves_to_a_file_compared_earlier_leaves_no_trace_in_the_o
     world.check_i2(&partner).await;
     world.drop().await;
 }
+
+/// DataFresh turns True only after a minute of it: a task under way, such as the as-of row, must not look like a replica that
+/// is being filled.
+#[tokio::test]
+async fn a_replica_stands_as_it_stood_while_a_task_has_it() {
+    let mut world = World::new("syncstanding").await;
+    let partner = world.partner("a");
+    world.file(1, "5915022", 1).await;
+    world.prepare(&partner).await;
+    let mut terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    terms.freshness_seconds = 1;
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms]);
+    worker.converge(now()).await.unwrap();
+    let mut touched = false;
+    for _ in 0..200 {
+        worker.round(now()).await.unwrap();
+        touched |= worker.busy();
+        let standing = worker.standings(now()).remove(&partner).unwrap();
+        assert!(standing.complete && standing.exact_at_millis.is_some(), "{standing:?}");
+        while worker.busy() {
+            worker.wait(std::time::Duration::from_secs(1)).await;
+        }
+        if touched {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(touched, "the as-of row was never due");
+    worker.shut_down().await;
+    world.drop().await;
+}

@@ -1,0 +1,108 @@
+//! A database pulled from under a running installation: who can still be served is, who cannot is told why, nothing is half
+//! made, and all comes back by itself (I7, I8).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{fs, time::Duration};
+
+use liaison_e2e::{Partner, apply, condition, hub, kubectl, root, run, store, wait, wait_ready};
+use serde_json::json;
+
+const NEWCOMER: &str = "outage-police";
+
+/// A good manifest of a partner that comes while a database is away, with its agreement.
+fn newcomer() -> String {
+    let bad = fs::read_to_string(root().join("tests/e2e/bad/outside-groups.yaml")).unwrap();
+    bad.replace("bad-outside-groups", NEWCOMER).replace("[identity, warrants]", "[identity]")
+}
+
+fn forget_newcomer() {
+    let _ = run("kubectl", &["delete", "-f", "-", "--ignore-not-found", "--timeout=120s"], Some(&newcomer()));
+}
+
+/// Stops a database, and starts it again however the test ends.
+struct Outage(&'static str);
+
+impl Outage {
+    fn of(database: &'static str) -> Self {
+        scale(database, 0);
+        wait(&format!("{database} to be gone"), Duration::from_secs(120), || {
+            kubectl(&["-n", "liaison-system", "get", "pods", "-o", "name"])
+                .lines()
+                .all(|pod| pod != format!("pod/{database}-0"))
+        });
+        Self(database)
+    }
+}
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        scale(self.0, 1);
+        let _ = run(
+            "kubectl",
+            &["-n", "liaison-system", "rollout", "status", &format!("statefulset/{}", self.0), "--timeout=180s"],
+            None,
+        );
+    }
+}
+
+fn scale(database: &str, replicas: u8) {
+    kubectl(&["-n", "liaison-system", "scale", &format!("statefulset/{database}"), &format!("--replicas={replicas}")]);
+}
+
+fn search(partner: &Partner) -> (u16, serde_json::Value) {
+    partner.post("/api/search", "Apprehension", &json!({"bornFrom": "1900-01-01", "pageSize": 1}))
+}
+
+/// A partner that was applied meanwhile says which database is away and what to look at, and has no replica.
+fn newcomer_waits(reason: &str, text: &str) {
+    apply(&newcomer()).unwrap();
+    wait(&format!("{NEWCOMER} to say {reason}"), Duration::from_secs(120), || {
+        let (status, got, message) = condition(NEWCOMER, "ReplicaReady");
+        status == "False" && got == reason && message.contains(text) && message.contains("check its address")
+    });
+    assert_eq!(condition(NEWCOMER, "Ready").0, "False");
+    assert_eq!(condition(NEWCOMER, "Accepted").0, "True", "nothing is wrong with the manifest");
+}
+
+#[test]
+fn t50_with_the_hub_away_officers_still_search_and_a_newcomer_waits() {
+    forget_newcomer();
+    let vancouver = Partner::up("vancouver-police");
+    let (status, before) = search(&vancouver);
+    assert_eq!(status, 200, "{before}");
+    let outage = Outage::of("hub");
+    newcomer_waits("HubUnreachable", "the hub cannot be reached");
+    let (status, during) = search(&vancouver);
+    assert_eq!((status, &during["total"]), (200, &before["total"]), "{during}");
+    wait("DataFresh to turn False", Duration::from_secs(240), || {
+        condition("vancouver-police", "DataFresh").0 == "False"
+    });
+    let (status, later) = search(&vancouver);
+    assert_eq!(status, 200);
+    assert!(later["dataAsOf"].is_string(), "an answer without \"data as of\": {later}");
+    assert_eq!(condition("vancouver-police", "Ready").0, "True", "the hub is not the partner's business");
+    drop(outage);
+    wait_ready(NEWCOMER);
+    wait("DataFresh to come back", Duration::from_secs(240), || condition("vancouver-police", "DataFresh").0 == "True");
+    forget_newcomer();
+    assert_eq!(store("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%outage_police'"), ["0"]);
+}
+
+#[test]
+fn t51_with_the_store_away_nobody_is_answered_wrongly_and_a_newcomer_waits() {
+    forget_newcomer();
+    let vancouver = Partner::up("vancouver-police");
+    let outage = Outage::of("store");
+    newcomer_waits("StoreUnreachable", "the replica store cannot be reached");
+    let (status, body) = search(&vancouver);
+    assert_eq!(status, 503, "{body}");
+    assert!(body["title"].is_string() && body["titleFr"].is_string(), "in both languages: {body}");
+    drop(outage);
+    wait_ready(NEWCOMER);
+    wait("the officer to be answered again", Duration::from_secs(120), || search(&vancouver).0 == 200);
+    let unsettled = hub("SELECT count(*) FROM liaison.ledger_batch b WHERE state = 'prepared' AND EXISTS
+        (SELECT FROM liaison.ledger_batch n WHERE n.partner = b.partner AND n.batch > b.batch)");
+    assert_eq!(unsettled, ["0"], "a batch that nobody settled");
+    forget_newcomer();
+    assert_eq!(store("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%outage_police'"), ["0"]);
+}
