@@ -96,6 +96,12 @@ impl Replica {
         .await;
     }
 
+    /// Brings the schemas up to date, as the Job of a new version does.
+    pub async fn prepare(&self) {
+        let sql = schema_sql(&self.partner).replacen("CREATE SCHEMA \"share", "CREATE SCHEMA IF NOT EXISTS \"share", 1);
+        self.exec(&format!("SET ROLE {}; BEGIN; {sql}; COMMIT; RESET ROLE", self.owner())).await;
+    }
+
     /// The role that owns the schemas.
     pub fn owner(&self) -> String {
         format!("owner_{}", self.database)
@@ -133,9 +139,20 @@ impl Replica {
 
     /// What `psql` prints, errors too, when the reader role gives it this script; `{share}` and `{journal}` are filled in.
     pub fn psql(&self, script: &str) -> String {
+        self.psql_at(&self.reader_url(), script)
+    }
+
+    /// The same as the superuser.
+    pub fn admin_psql(&self, script: &str) -> String {
+        let url = std::env::var("TEST_DATABASE_URL").unwrap();
+        let (server, _) = url.rsplit_once('/').expect("TEST_DATABASE_URL names a database");
+        self.psql_at(&format!("{server}/{}", self.database), script)
+    }
+
+    fn psql_at(&self, url: &str, script: &str) -> String {
         use std::io::Write as _;
         let mut child = Command::new("psql")
-            .args(["-X", "-q", "-A", "-t", "-d", &self.reader_url()])
+            .args(["-X", "-q", "-A", "-t", "-d", url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
