@@ -361,3 +361,27 @@ async fn a_new_object_of_the_same_name_adopts() {
         .await
         .expect("adoption seeds again, which verifies");
 }
+
+#[tokio::test]
+async fn an_upgrade_seeds_again_and_stays_ready() {
+    let mut stage = Stage::new("upgrade").await;
+    stage.agree(&["p"]).await;
+    let object = stage.apply(&connection("p")).await;
+    stage.settle("p").await;
+    let job = async |stage: &Stage| -> k8s_openapi::api::batch::v1::Job {
+        stage.system().get(&Names::new("p", &object.uid().unwrap()).seed_job).await.unwrap()
+    };
+    let before = job(&stage).await;
+    std::sync::Arc::get_mut(&mut stage.ctx).unwrap().settings.image_sync = "liaison/sync:next".into();
+    for _ in 0..10 {
+        stage.reconcile("p").await.unwrap();
+        assert_eq!(said(&stage.get("p").await.unwrap(), "Ready").0, "True");
+        stage.play().await;
+    }
+    let after = job(&stage).await;
+    assert_ne!(before.uid(), after.uid());
+    assert_eq!(after.spec.unwrap().template.spec.unwrap().containers[0].image.as_deref(), Some("liaison/sync:next"));
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0, "once is enough");
+}

@@ -261,7 +261,14 @@ impl Visit<'_> {
         };
         Ok(match status::job_state(job, &world.seed_pods, "filling the replica") {
             JobState::Running(_) if before.holds => before,
-            JobState::Done(state) | JobState::Running(state) => state,
+            JobState::Done(state) => {
+                // An upgrade: the seed of the new version brings schemas and functions up to date. The replica serves on.
+                if workloads::image(job) != Some(settings.image_sync.as_str()) {
+                    apply::ensure_gone(&jobs, &self.names.seed_job, false).await?;
+                }
+                state
+            }
+            JobState::Running(state) => state,
             JobState::Failed(state) => {
                 if self.now.as_second() >= failed_at(job).map_or(0, Timestamp::as_second) + RETRY_SECONDS {
                     apply::ensure_gone(&jobs, &self.names.seed_job, false).await?;

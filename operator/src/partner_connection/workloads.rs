@@ -132,6 +132,11 @@ pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Resul
     serde_json::from_value(value)
 }
 
+/// The image that a Job runs.
+pub fn image(job: &Job) -> Option<&str> {
+    job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.as_deref()
+}
+
 impl Infopol<'_> {
     fn metadata(&self) -> Value {
         json!({
