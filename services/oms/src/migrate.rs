@@ -39,8 +39,18 @@ pub async fn migrate(hub: &mut PgConnection) -> Result<(), Error> {
          EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $do$"
     )))
     .await?;
-    if function_exists(&mut tx, "admit_sync").await? {
-        sqlx::query("SELECT liaison.admit_sync($1::name)").bind(SYNC_ROLE).execute(&mut *tx).await?;
+    // Each migration that makes tables of sync's brings a function of its own.
+    let admit: Vec<String> = sqlx::query_scalar(
+        "SELECT quote_ident(p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+         WHERE n.nspname = 'liaison' AND starts_with(p.proname, 'admit_sync') ORDER BY p.proname",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for function in admit {
+        sqlx::query(AssertSqlSafe(format!("SELECT liaison.{function}($1::name)")))
+            .bind(SYNC_ROLE)
+            .execute(&mut *tx)
+            .await?;
     }
     tx.commit().await?;
     Ok(())

@@ -7,6 +7,7 @@
 //! * [`catalogue`]: field group -> table -> column; the hub's view is generated from it.
 //! * [`encoding`]: a record's hash, and the search row of a file.
 //! * [`search`]: how a name is written down so that it is found again.
+//! * [`statement`]: what is signed: its kinds, its canonical text, its name in Kubernetes.
 //! * [`population`]: the scope language: which offender files a share covers.
 
 pub mod catalogue;
@@ -15,3 +16,4 @@ pub mod encoding;
 pub mod names;
 pub mod population;
 pub mod search;
+pub mod statement;

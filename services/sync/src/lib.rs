@@ -27,6 +27,7 @@ pub mod replica;
 pub mod route;
 pub mod seed;
 pub mod serve;
+pub mod statement;
 pub mod status;
 pub mod subject;
 mod tasks;
