@@ -43,6 +43,9 @@ pub struct Settings {
     /// Image of the partners' read services.
     #[arg(long, env)]
     pub image_infopol: String,
+    /// Replicas of each partner's read service.
+    #[arg(long, env, default_value_t = 1)]
+    pub infopol_replicas: u16,
     /// Pull policy of both.
     #[arg(long, env, default_value = "IfNotPresent")]
     pub image_pull_policy: String,

@@ -114,7 +114,7 @@ impl Visit<'_> {
         outcome.access = if ready || world.deployment.is_some() {
             let live = self.serve(&world, &connection, &checked).await?;
             world.deployment = live;
-            status::access_state(world.deployment.as_ref(), 1, why.0, &why.1)
+            status::access_state(world.deployment.as_ref(), i32::from(ctx.settings.infopol_replicas), why.0, &why.1)
         } else {
             State::no("WaitingForReplica", "the partner's InfoPol starts when its replica has been filled")
         };
@@ -330,7 +330,7 @@ impl Visit<'_> {
             store,
             reader: self.role()?,
             certificates: hex::encode(&Sha256::digest(chains.concat())[..8]),
-            replicas: i32::from(checked.serving()),
+            replicas: if checked.serving() { i32::from(settings.infopol_replicas) } else { 0 },
         };
         apply::ensure(&self.partners::<ServiceAccount>(), infopol.service_account()?).await?;
         apply::ensure(&self.partners::<NetworkPolicy>(), infopol.network_policy()?).await?;

@@ -31,6 +31,7 @@ pub fn settings() -> Settings {
         pool_v6: "fd4c:6961:6973::/112".into(),
         image_sync: "liaison/sync:t".into(),
         image_infopol: "liaison/infopol:t".into(),
+        infopol_replicas: 1,
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: String::new(),
         default_store: "shared".into(),

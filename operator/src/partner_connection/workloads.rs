@@ -219,6 +219,12 @@ impl Infopol<'_> {
                         "automountServiceAccountToken": false,
                         "enableServiceLinks": false,
                         "securityContext": pod_security(),
+                        "topologySpreadConstraints": [{
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": self.names.selector()},
+                        }],
                         "containers": [{
                             "name": "infopol",
                             "image": self.settings.image_infopol,
@@ -234,6 +240,8 @@ impl Infopol<'_> {
                                 {"name": "STORE_DBNAME", "value": self.store.dbname},
                                 {"name": "STORE_USER", "value": self.reader},
                                 {"name": "STORE_PASSWORD_FILE", "value": "/reader/password"},
+                                // Random, stable, and this partner's InfoPol's alone; sessions' keys are derived from it.
+                                {"name": "SESSION_SECRET_FILE", "value": "/reader/password"},
                                 {"name": "STORE_SSLROOTCERT", "value": "/reader/ca.crt"},
                                 {"name": "STORE_SSLCERT", "value": "/reader/tls.crt"},
                                 {"name": "STORE_SSLKEY", "value": "/reader/tls.key"},

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
+    Router,
     body::Bytes,
-    extract::State,
+    extract::{FromRequest, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -21,8 +21,9 @@ use crate::{
     problem::{Problem, respond},
     request::{OfficerId, RawSearch, Search, parse_sha256},
     store::{Asker, Kind, Page, Refusal},
-    texts::{Lang, Text},
+    texts::Text,
     view,
+    visit::preferred,
 };
 
 /// The routes under `/api`.
@@ -56,29 +57,40 @@ struct RawPhotograph {
     sha256: String,
 }
 
-/// Who asks and why; both headers are required.
-fn asker(headers: &HeaderMap, caller: &Caller) -> Result<Asker, Problem> {
+/// A request of the API: who asks and why, from two required headers, and what for, from a JSON body.
+struct Asked<T>(Asker, T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Asked<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        let refused = Problem::forbidden("wrong-certificate", Text::WrongCertificate);
+        // The layer that names the caller stands before every route.
+        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(|| refused.into_response())?;
+        let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), app).await;
+        let bytes = bytes.map_err(IntoResponse::into_response)?;
+        let asker = asker(&parts.headers, caller).map_err(IntoResponse::into_response)?;
+        let asked = json_body(&parts.headers, &bytes).map_err(IntoResponse::into_response)?;
+        Ok(Self(asker, asked))
+    }
+}
+
+fn asker(headers: &HeaderMap, Caller { trace, leaf }: Caller) -> Result<Asker, Problem> {
     let header = |name| {
         let mut values = headers.get_all(name).iter();
         let only = values.next().filter(|_| values.next().is_none());
         only.and_then(|value| value.to_str().ok()).unwrap_or_default()
     };
     let officer = OfficerId::parse(header("officer-id")).map_err(Problem::invalid)?;
-    let purpose = header("purpose").trim();
+    let purpose = header("purpose").trim().to_owned();
     if !(1..=64).contains(&purpose.len()) || !purpose.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Err(Problem::invalid(Text::PurposeMissing));
     }
-    let lang = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).map(Lang::preferred);
-    Ok(Asker {
-        officer,
-        purpose: purpose.to_owned(),
-        lang: lang.unwrap_or_default(),
-        trace: caller.trace.clone(),
-        leaf: caller.leaf.clone(),
-    })
+    Ok(Asker { officer, purpose, lang: preferred(headers), trace, leaf })
 }
 
-fn body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
+fn json_body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = content_type.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("application/json"));
     if !is_json {
@@ -130,25 +142,15 @@ async fn terms(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     ))
 }
 
-async fn search(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Result<Response, Problem> {
-    let asker = asker(&headers, &caller)?;
-    let search = Search::parse(&body::<RawSearch>(&headers, &bytes)?).map_err(Problem::invalid)?;
+async fn search(State(app): State<Arc<App>>, Asked(asker, raw): Asked<RawSearch>) -> Result<Response, Problem> {
+    let search = Search::parse(&raw).map_err(Problem::invalid)?;
     run(&app, &asker, Kind::Search, &search).await
 }
 
 async fn at_large(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    bytes: Bytes,
+    Asked(asker, RawPage { page, page_size }): Asked<RawPage>,
 ) -> Result<Response, Problem> {
-    let asker = asker(&headers, &caller)?;
-    let RawPage { page, page_size } = body(&headers, &bytes)?;
     let search = Search::at_large(page, page_size).map_err(Problem::invalid)?;
     run(&app, &asker, Kind::AtLarge, &search).await
 }
@@ -198,12 +200,8 @@ async fn absent(app: &App) -> Response {
 
 async fn read(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    bytes: Bytes,
+    Asked(asker, RawFile { file }): Asked<RawFile>,
 ) -> Result<Response, Problem> {
-    let asker = asker(&headers, &caller)?;
-    let RawFile { file } = body(&headers, &bytes)?;
     let found = app.store.file(&asker, file).await;
     app.note(Kind::File, &found);
     let Some(found) = found.map_err(|refusal| Problem::from(&refusal))? else { return Ok(absent(&app).await) };
@@ -217,12 +215,8 @@ async fn read(
 
 async fn photograph(
     State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    bytes: Bytes,
+    Asked(asker, RawPhotograph { file, sha256 }): Asked<RawPhotograph>,
 ) -> Result<Response, Problem> {
-    let asker = asker(&headers, &caller)?;
-    let RawPhotograph { file, sha256 } = body(&headers, &bytes)?;
     let sha256 = parse_sha256(&sha256).map_err(Problem::invalid)?;
     let found = app.store.photograph(&asker, file, &sha256).await;
     app.note(Kind::Photograph, &found);

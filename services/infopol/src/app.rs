@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     pages,
     problem::Problem,
-    session::Sessions,
+    session::Sealer,
     store::{Kind, Refusal, Store},
     texts::Text,
 };
@@ -32,8 +32,8 @@ const CSP: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; f
 pub struct App {
     /// The partner's journal.
     pub store: Store,
-    /// Sessions of the pages.
-    pub sessions: Sessions,
+    /// Seals and opens sessions of the pages.
+    pub sealer: Sealer,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// SPIFFE ID that the caller's certificate must have.
@@ -42,9 +42,9 @@ pub struct App {
 
 impl App {
     /// An application for one partner of a domain.
-    pub fn new(store: Store, metrics: Arc<Metrics>, partner: &PartnerName, domain: &str) -> Self {
+    pub fn new(store: Store, sealer: Sealer, metrics: Arc<Metrics>, partner: &PartnerName, domain: &str) -> Self {
         let partner_id = client_cert::partner_id(domain, partner.as_str());
-        Self { store, sessions: Sessions::default(), metrics, partner_id }
+        Self { store, sealer, metrics, partner_id }
     }
 
     /// Counts a read and writes why it was refused, if it was.
@@ -74,7 +74,7 @@ pub struct Caller {
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(api::routes())
-        .merge(pages::routes())
+        .merge(pages::routes(&app))
         .fallback(pages::not_found)
         .method_not_allowed_fallback(|| async { Problem::invalid(Text::MethodNotAllowed) })
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -6,6 +6,8 @@ use clap::Parser;
 use liaison_records::names::PartnerName;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::session::{SealError, Sealer};
+
 /// InfoPol: the read service of one partner.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "liaison-infopol", version, about)]
@@ -25,6 +27,10 @@ pub struct Config {
     /// Where /healthz, /readyz and /metrics are answered, in clear.
     #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:8080")]
     pub health_addr: SocketAddr,
+    /// File with the secret that the key of sessions is derived from, the same for all replicas of this partner's InfoPol. Not
+    /// given: a key of this process's own, whose sessions no other replica knows and no restart outlives.
+    #[arg(long, env = "SESSION_SECRET_FILE")]
+    pub session_secret_file: Option<PathBuf>,
     /// The replica store.
     #[command(flatten)]
     pub store: StoreConfig,
@@ -81,6 +87,25 @@ pub enum ConfigError {
     /// The password file can not be read.
     #[error("can not read STORE_PASSWORD_FILE: {0}")]
     Password(std::io::Error),
+    /// The secret of sessions can not be read.
+    #[error("can not read SESSION_SECRET_FILE: {0}")]
+    Session(std::io::Error),
+    /// The secret of sessions is of no use.
+    #[error("SESSION_SECRET_FILE: {0}")]
+    Seal(#[from] SealError),
+}
+
+impl Config {
+    /// What seals sessions.
+    pub fn sealer(&self) -> Result<Sealer, ConfigError> {
+        match &self.session_secret_file {
+            Some(file) => {
+                let secret = std::fs::read(file).map_err(ConfigError::Session)?;
+                Ok(Sealer::derived(secret.trim_ascii(), &self.partner)?)
+            }
+            None => Ok(Sealer::alone()?),
+        }
+    }
 }
 
 impl StoreConfig {

@@ -2,7 +2,7 @@
 //!
 //! It has that partner's credentials and nothing else. Every read is logged by the database before it is answered
 //! (invariant I4); the functions it may call are in `services/sync/sql/journal.sql`. Pure: [`texts`], [`request`],
-//! [`view`], [`client_cert`], [`openapi`]; the edges: [`store`], [`tls`], [`api`], [`pages`], [`server`].
+//! [`view`], [`session`], [`client_cert`], [`openapi`]; the edges: [`store`], [`tls`], [`api`], [`visit`], [`pages`], [`server`].
 
 pub mod api;
 pub mod app;
@@ -20,3 +20,4 @@ pub mod templates;
 pub mod texts;
 pub mod tls;
 pub mod view;
+pub mod visit;

@@ -60,6 +60,7 @@ impl Server {
             .connect_lazy_with(config.store.options(&config.partner)?);
         let app = Arc::new(App::new(
             Store::new(pool, &config.partner),
+            config.sealer()?,
             Arc::clone(&metrics),
             &config.partner,
             &config.domain,

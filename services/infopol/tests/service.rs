@@ -361,6 +361,35 @@ async fn pages_lead_from_sign_on_to_a_profile_without_a_script() {
 }
 
 #[tokio::test]
+async fn a_session_is_good_at_every_replica_and_outlives_them() {
+    let replica = Replica::create().await;
+    files::fill(&replica, &files::people(), files::GROUPS).await;
+    let start =
+        async |secret: &'static str| Service::start_sharing(&replica, &replica.reader_url(), Some(secret)).await;
+    let secret = "a secret of 32 bytes or more, shared";
+    let (one, two) = (start(secret).await, start(secret).await);
+    let mut browser = Browser::new(&one);
+    browser.sign_on("en").await;
+    let (cookie, token) = (browser.cookie.clone(), browser.token.clone());
+    let refreshed = browser.get("/en/search").await;
+    assert!(refreshed.header("set-cookie").starts_with("__Host-infopol="), "each use is written down");
+    assert!(
+        !one.send("GET", "/assets/infopol.css", &[("cookie", &cookie)], "").await.headers.contains_key("set-cookie")
+    );
+    one.stop().await;
+    for service in [two, start(secret).await] {
+        let mut browser = Browser { service: &service, cookie: cookie.clone(), token: token.clone() };
+        let profile = browser.post("/en/file", &[("file", "101")]).await;
+        assert!(profile.status == StatusCode::OK && profile.text().contains(OFFICER), "{}", profile.text());
+        service.stop().await;
+    }
+    let stranger = start("another secret of 32 bytes or more").await;
+    let mut browser = Browser { service: &stranger, cookie, token };
+    assert_eq!(browser.post("/en/file", &[("file", "101")]).await.status, StatusCode::FORBIDDEN);
+    end(replica, stranger).await;
+}
+
+#[tokio::test]
 async fn pages_believe_only_their_own_forms_and_leak_nothing() {
     let (replica, service) = served().await;
     let mut browser = Browser::new(&service);

@@ -86,13 +86,18 @@ impl Service {
     }
 
     pub async fn start_with(replica: &Replica, store_url: &str) -> Self {
+        Self::start_sharing(replica, store_url, None).await
+    }
+
+    /// With the secret that the replicas of one InfoPol share.
+    pub async fn start_sharing(replica: &Replica, store_url: &str, secret: Option<&str>) -> Self {
         let (ca, directory) = (ca(), TempDir::new().unwrap());
         let partner = replica.partner.as_str();
         let host = format!("infopol-{partner}.liaison-partners.svc");
         write_identity(directory.path(), &ca, &host, partner);
         let (certificate, key, _) = leaf(&ca, "gateway", &format!("spiffe://{DOMAIN}/gateway"));
         let (_, _, der) = leaf(&ca, "client", &format!("spiffe://{DOMAIN}/partner/{partner}"));
-        let config = Config::parse_from([
+        let mut config = Config::parse_from([
             "liaison-infopol",
             "--partner",
             partner,
@@ -107,6 +112,11 @@ impl Service {
             "--tls-dir",
             directory.path().to_str().unwrap(),
         ]);
+        if let Some(secret) = secret {
+            let file = directory.path().join("session");
+            fs::write(&file, secret).unwrap();
+            config.session_secret_file = Some(file);
+        }
         let stop = CancellationToken::new();
         let server = Server::start(&config, stop.clone()).await.unwrap();
         Self {
