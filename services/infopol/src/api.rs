@@ -71,8 +71,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Asked<T> {
         let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), app).await;
         let bytes = bytes.map_err(IntoResponse::into_response)?;
         let asker = asker(&parts.headers, caller).map_err(IntoResponse::into_response)?;
-        let asked = json_body(&parts.headers, &bytes).map_err(IntoResponse::into_response)?;
-        Ok(Self(asker, asked))
+        let wanted = json_body(&parts.headers, &bytes).map_err(IntoResponse::into_response)?;
+        Ok(Self(asker, wanted))
     }
 }
 
