@@ -9,6 +9,7 @@
 //! * [`search`]: how a name is written down so that it is found again.
 //! * [`statement`]: what is signed: its kinds, its canonical text, its name in Kubernetes.
 //! * [`population`]: the scope language: which offender files a share covers.
+//! * [`set_hash`]: one hash of a whole replica, and where two differ.
 
 pub mod catalogue;
 pub mod codes;
@@ -16,4 +17,5 @@ pub mod encoding;
 pub mod names;
 pub mod population;
 pub mod search;
+pub mod set_hash;
 pub mod statement;

@@ -38,6 +38,16 @@ impl PartnerName {
         format!("share_{}", self.ident())
     }
 
+    /// Where a replica is made anew, beside the one that is read.
+    pub fn next_schema(&self) -> String {
+        format!("next_{}", self.ident())
+    }
+
+    /// What a replica that was made anew took the place of, for the moment until it is dropped.
+    pub fn old_schema(&self) -> String {
+        format!("old_{}", self.ident())
+    }
+
     /// The schema of the access log, which is never rebuilt.
     pub fn journal_schema(&self) -> String {
         format!("journal_{}", self.ident())
