@@ -1,6 +1,11 @@
-//! The command line: `serve`, and the Jobs `seed` and `dispose`, which report by a termination message.
+//! The command line: `serve`, and the Jobs `seed`, `verify` and `dispose`, which report by a termination message.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
@@ -17,9 +22,11 @@ use crate::{
     dispose::{Policy, dispose},
     error::{Error, Side},
     fault::Faults,
+    progress,
     seed::seed,
     serve::{Settings, serve},
     telemetry::{self, Metrics},
+    verify::{self, Ended, Outcome},
 };
 
 /// Keeps each partner's replica equal to what its agreement allows.
@@ -55,6 +62,36 @@ enum Command {
         /// SCRAM-SHA-256 verifier of the reader's password.
         #[arg(long, env = "READER_VERIFIER", hide_env_values = true)]
         verifier: String,
+        /// File that takes the report.
+        #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
+        termination_log: PathBuf,
+    },
+    /// Asks the worker that serves a partner to show that its replica is its scope, and waits for the result.
+    Verify {
+        /// Name of the PartnerConnection.
+        #[arg(long, env = "PARTNER")]
+        partner: PartnerName,
+        /// Names this request: asking twice is asking once. The Job's name.
+        #[arg(long, env = "REQUEST")]
+        request: String,
+        /// How long to wait, in seconds.
+        #[arg(long, env = "PATIENCE_SECONDS", default_value_t = 3000)]
+        patience: u64,
+        /// File that takes the report.
+        #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
+        termination_log: PathBuf,
+    },
+    /// Like verify, after the replica has been made anew beside the one that is read and swapped in.
+    Rebuild {
+        /// Name of the PartnerConnection.
+        #[arg(long, env = "PARTNER")]
+        partner: PartnerName,
+        /// Names this request: asking twice is asking once. The Job's name.
+        #[arg(long, env = "REQUEST")]
+        request: String,
+        /// How long to wait, in seconds.
+        #[arg(long, env = "PATIENCE_SECONDS", default_value_t = 10_000)]
+        patience: u64,
         /// File that takes the report.
         #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
         termination_log: PathBuf,
@@ -103,6 +140,12 @@ async fn command(cli: Cli) -> ExitCode {
         Command::Serve { health } => (None, run_serve(health, cli.namespace, cli.store, holder).await),
         Command::Seed { partner, verifier, termination_log } => {
             (Some(termination_log), run_seed(&partner, &verifier, &cli.namespace, &holder).await)
+        }
+        Command::Verify { partner, request, patience, termination_log } => {
+            (Some(termination_log), run_verify(&partner, &request, false, patience).await)
+        }
+        Command::Rebuild { partner, request, patience, termination_log } => {
+            (Some(termination_log), run_verify(&partner, &request, true, patience).await)
         }
         Command::Dispose { partner, policy, termination_log } => {
             (Some(termination_log), run_dispose(&partner, policy, &cli.namespace, cli.store, &holder).await)
@@ -165,7 +208,13 @@ async fn run_seed(partner: &PartnerName, verifier: &str, namespace: &str, holder
     let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
     let client = kubernetes().await?;
     let terms = wait_until_authorized(&client, namespace, partner).await?;
-    let seeded = seed(&hub, &store, &terms, verifier, holder, Budget::default(), Faults::default()).await?;
+    let seeding = seed(&hub, &store, &terms, verifier, holder, Budget::default(), Faults::default());
+    let seeded = tokio::select! {
+        seeded = seeding => seeded?,
+        () = progress::report(&client, namespace, &hub, &store, &terms) => {
+            return Err(Error::Corrupt("reporting ended before the work".to_owned()));
+        }
+    };
     tracing::info!(%partner, files = seeded.files, records = seeded.records, "seeded");
     Ok(json!({"reason": "Seeded", "files": seeded.files, "records": seeded.records}))
 }
@@ -186,6 +235,43 @@ async fn wait_until_authorized(
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     Err(refused(format!("status.authorizedUntil of {partner} is not set: no agreement in force authorizes it")))
+}
+
+/// The worker that holds the lease does it; this process only asks, and tells what came of it.
+async fn run_verify(partner: &PartnerName, request: &str, anew: bool, patience: u64) -> Result<Value, Error> {
+    let patience = Duration::from_secs(patience);
+    let hub = Target::from_env(Side::Hub)?.connect().await?;
+    verify::request(&hub, partner, request, anew).await?;
+    let started = Instant::now();
+    let ended = loop {
+        if let Some(ended) = verify::ended(&hub, partner, request).await? {
+            break ended;
+        }
+        if started.elapsed() > patience {
+            return Err(Error::Job {
+                reason: "NotVerified",
+                message: format!(
+                    "no worker ended the verification within {} s; see DataFresh and the logs of liaison-sync",
+                    patience.as_secs()
+                ),
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    };
+    let Ended { outcome, reason, ended_at, as_of, root, files, records, photographs, mismatches } = ended;
+    let said = match outcome {
+        Outcome::Equal => "Verified",
+        Outcome::Repaired => "Repaired",
+        // Not a failure of the Job, which has its answer.
+        Outcome::Failed => "NotVerified",
+    };
+    let message = match outcome {
+        Outcome::Equal => format!("{files} files, {records} records"),
+        Outcome::Repaired => format!("{mismatches} of {files} files and pictures differed, and were repaired"),
+        Outcome::Failed => format!("it could not be shown: {}", reason.unwrap_or_default()),
+    };
+    Ok(json!({"reason": said, "message": message, "files": files, "records": records, "photographs": photographs,
+              "mismatches": mismatches, "root": root, "asOf": as_of, "endedAt": ended_at}))
 }
 
 async fn run_dispose(

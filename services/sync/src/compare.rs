@@ -59,6 +59,8 @@ struct Found {
     delta: Delta,
     images: HashMap<Hash, Arc<Vec<u8>>>,
     filled: i64,
+    /// Files filled afterwards, of files in scope.
+    progress: (usize, usize),
 }
 
 /// Runs one comparing batch. `afresh`: from the first number, whatever the cursor says is filled already.
@@ -83,10 +85,11 @@ pub async fn compare(
     let found = find(held, &mut view, store, grant, from, budget).await?;
     view.close().await?;
     faults.at(Step::Read, &held.partner).await?;
-    let Found { point, identity, delta, images, filled } = found;
+    let Found { point, identity, delta, images, filled, progress } = found;
     let written = held
         .deliver(hub, store, grant, generation, &point, &identity, filled, &delta, &images, "compare", faults)
         .await?;
+    held.progress = Some(progress);
     Ok(Compared { written, enter: delta.enter.into_iter().collect(), leave: delta.leave.into_iter().collect() })
 }
 
@@ -113,6 +116,7 @@ async fn find(
         delta: Delta::default(),
         images: HashMap::new(),
         filled: ALL,
+        progress: (scope.len(), scope.len()),
     };
     let mut from = from;
     if from > 0 && !changes(held, view, store, grant, from, &present, &names, &mut found).await? {
@@ -147,6 +151,7 @@ async fn find(
         found.delta.absorb(part);
         if chunks.peek().is_some() && (bytes > budget.bytes || started.elapsed() > budget.time) {
             found.filled = chunk.last().copied().unwrap_or(ALL);
+            found.progress.0 -= chunks.map(<[i64]>::len).sum::<usize>();
             break;
         }
     }

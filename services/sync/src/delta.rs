@@ -43,6 +43,8 @@ pub struct Delta {
     pub subjects: BTreeMap<i64, Vec<Arc<Record>>>,
     /// Field groups of which everything but these must go.
     pub only_groups: Option<Vec<String>>,
+    /// Pictures whose bytes must go, before those that come are written.
+    pub pictures: BTreeSet<Hash>,
 }
 
 impl Delta {
@@ -53,6 +55,7 @@ impl Delta {
             && self.leave.is_empty()
             && self.subjects.is_empty()
             && self.only_groups.is_none()
+            && self.pictures.is_empty()
     }
 
     /// Pictures that the new records name.
@@ -86,6 +89,10 @@ impl Delta {
             // Groups that are no longer granted are withdrawn from every file at once.
             let line = lines.entry(None).or_default();
             line.withdrawn.push((format!("not in {}", only.join(",")), 0));
+        }
+        for picture in &self.pictures {
+            let line = lines.entry(None).or_default();
+            line.withdrawn.push((format!("image {}", hex::encode(picture)), 0));
         }
         lines
             .into_iter()
@@ -203,12 +210,13 @@ impl Delta {
 
     /// Takes another delta in; what both have, the other has newer.
     pub fn absorb(&mut self, other: Self) {
-        let Self { upserts, deletes, leave, enter, subjects, only_groups } = other;
+        let Self { upserts, deletes, leave, enter, subjects, only_groups, pictures } = other;
         self.upserts.extend(upserts);
         self.deletes.extend(deletes);
         self.leave.extend(leave);
         self.enter.extend(enter);
         self.subjects.extend(subjects);
+        self.pictures.extend(pictures);
         if only_groups.is_some() {
             self.only_groups = only_groups;
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{Stream, StreamExt};
+use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -29,6 +30,8 @@ pub struct Desired {
     pub terms: Terms,
     /// The status of DataFresh in its object.
     pub fresh: Fresh,
+    /// Since when.
+    pub since: Option<Timestamp>,
 }
 
 /// All objects of the two kinds, as last heard.
@@ -101,7 +104,8 @@ fn desired(objects: &Objects, store: &str) -> Vec<Desired> {
         })
         .filter_map(|connection| {
             let terms = Terms::of(connection, agreements.get(&connection.spec.agreement_ref.name))?;
-            Some(Desired { terms, fresh: Fresh::of(connection) })
+            let (fresh, since) = Fresh::of(connection);
+            Some(Desired { terms, fresh, since })
         })
         .collect()
 }

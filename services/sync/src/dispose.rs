@@ -11,6 +11,7 @@ use crate::{
     hub_ledger::{self, Claim},
     partner,
     quote::ident,
+    rebuild,
     seed::{Found, lock_roles, role, schema},
 };
 
@@ -51,6 +52,8 @@ pub async fn dispose(
     let mut store = store.connect().await?;
     let epoch = cut(&hub, &mut store, partner, holder).await?;
     let drained = drain(&mut hub, &store, partner).await?;
+    // What was being made beside is nobody's to read, and no part of what may be retained.
+    rebuild::remove(&mut store, partner, &[&partner.next_schema(), &partner.old_schema()]).await?;
     if let Some(epoch) = epoch {
         // Who seeds a partner of this name again need not wait for it to run out.
         hub_ledger::release(&hub, &[(partner.clone(), epoch)]).await?;

@@ -249,6 +249,34 @@ impl<'a> View<'a> {
         rows.iter().map(|row| record(row, &mut self.names).map(Arc::new)).collect()
     }
 
+    /// Which of `wanted` the hub has.
+    pub async fn pictures(&self, wanted: &BTreeSet<Hash>) -> Result<BTreeSet<Hash>, Error> {
+        let mut found = BTreeSet::new();
+        let wanted: Vec<&[u8]> = wanted.iter().map(<[u8; 32]>::as_slice).collect();
+        for chunk in wanted.chunks(5_000) {
+            let rows = self.tx.query("SELECT sha256 FROM oms.image WHERE sha256 = ANY ($1)", &[&chunk]).await.hub()?;
+            for row in &rows {
+                let name: &[u8] = row.try_get(0).hub()?;
+                found.extend(Hash::try_from(name).ok());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether somebody waits for the locks that this snapshot holds: an extract that truncates.
+    pub async fn in_the_way(&self) -> Result<bool, Error> {
+        let row = self
+            .tx
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_locks l WHERE NOT l.granted AND l.mode = 'AccessExclusiveLock'
+                    AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid)))",
+                &[],
+            )
+            .await
+            .hub()?;
+        row.try_get(0).hub()
+    }
+
     /// The bytes of pictures, each checked against its name. A picture that the hub does not have is left out.
     pub async fn images(&self, hashes: &[Hash]) -> Result<HashMap<Hash, Arc<Vec<u8>>>, Error> {
         let mut found = HashMap::with_capacity(hashes.len());

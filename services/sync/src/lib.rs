@@ -1,12 +1,16 @@
 //! liaison-sync: the only process that opens both the hub and a replica.
 //!
-//! `serve` keeps every partner's replica equal to its scope; the Jobs `seed` and `dispose` make and remove one. The
+//! `serve` keeps every partner's replica equal to its scope; the Jobs `seed` and `dispose` make and remove one, `verify`
+//! shows that it is what it ought to be. The
 //! algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
 //!
 //! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
-//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`worker`]. Kubernetes:
-//! [`desired`], [`serve`]. The Jobs: [`seed`], [`dispose`].
+//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
+//! [`worker`], [`verify`]. Kubernetes:
+//! [`desired`], [`serve`], [`backlog`],
+//! [`progress`]. The Jobs: [`seed`], [`dispose`].
 
+pub mod backlog;
 pub mod cli;
 pub mod compare;
 pub mod connect;
@@ -21,7 +25,9 @@ pub mod hub;
 pub mod hub_ledger;
 pub mod ledger;
 pub mod partner;
+pub mod progress;
 pub mod quote;
+pub mod rebuild;
 pub mod record;
 pub mod replica;
 pub mod route;
@@ -33,4 +39,5 @@ pub mod subject;
 mod tasks;
 pub mod telemetry;
 pub mod terms;
+pub mod verify;
 pub mod worker;

@@ -18,6 +18,7 @@ use crate::{
     fault::{Faults, Step},
     hub_ledger::{self as hub, Batch, Claim},
     ledger::{self, Heading, Outcome},
+    rebuild::{self, Rebuild},
     record::Hash,
     replica::{self, Advance, Share},
     terms::{Grant, Scope, Terms},
@@ -41,8 +42,12 @@ pub struct Held {
     store_identity: String,
     /// The terms that the cursor bears; `None`: not known.
     pub told: Option<Terms>,
-    /// The next comparison mends a rebuild, and is called one in the ledger.
+    /// This is the replica that is made anew: its batches are called so in the ledger.
     rebuilding: bool,
+    /// It is to be made anew, beside.
+    pub rebuild: Option<Rebuild>,
+    /// Files filled, of files in scope, after the last comparison.
+    pub progress: Option<(usize, usize)>,
 }
 
 /// What was written.
@@ -82,8 +87,16 @@ pub async fn lease(
     };
     faults.at(Step::Fenced, partner).await?;
     let store_identity = replica::identity(store).await?;
+    let beside = rebuild::take_epoch(store, partner, epoch).await?;
     let (tail, void) = hub::tail(hub, partner).await?;
-    let settlement = ledger::settle(&tail, void, &cursor, &store_identity);
+    // A replica that is being made beside this one is what the last batches were written to, if it names the last.
+    let is_beside = beside.is_some();
+    let going_on =
+        beside.map(|next| ledger::settle(&tail, void, &next, &store_identity)).filter(|settlement| !settlement.rebuild);
+    let settlement = match going_on {
+        Some(settlement) => settlement,
+        None => ledger::settle(&tail, void, &cursor, &store_identity),
+    };
     let chain = tail.last.as_ref().map_or((0, Vec::new()), |last| (last.batch, last.head.clone()));
     hub::settle(hub, partner, chain.0, settlement.outcome).await?;
     if settlement.outcome == Outcome::Disclosed {
@@ -100,10 +113,15 @@ pub async fn lease(
         store_identity,
         told: None,
         rebuilding: false,
+        rebuild: going_on.map(|_| Rebuild { hide: false }),
+        progress: None,
     };
     if settlement.rebuild {
-        tracing::warn!(%partner, "replica and ledger disagree: rebuilding the replica");
-        held.reset(store).await?;
+        // It may be of an earlier day, with files that have left since: it is not shown.
+        tracing::warn!(%partner, "replica and ledger disagree: the replica is made anew");
+        held.rebuild = Some(Rebuild { hide: true });
+    } else if is_beside && going_on.is_none() {
+        rebuild::remove(store, partner, &[&partner.next_schema()]).await?;
     }
     faults.at(Step::Settled, partner).await?;
     let files = held.share.held(store).await?;
@@ -111,15 +129,44 @@ pub async fn lease(
 }
 
 impl Held {
-    /// Empties the replica and starts it over behind the fence.
-    pub async fn reset(&mut self, store: &mut Client) -> Result<(), Error> {
+    /// The batch and head after which the next replica of this partner begins. A restored hub may have forgotten numbers
+    /// that the replica has seen: none is used twice.
+    pub(crate) fn chain_to_follow(&mut self) -> (i64, Vec<u8>) {
         self.chain.0 = self.chain.0.max(self.cursor.batch);
-        let (batch, head) = (self.chain.0, self.chain.1.clone());
-        self.share.reset(store, self.epoch, batch, &head).await?;
-        self.cursor = self.share.cursor(store).await?;
-        self.exact_at = None;
-        self.rebuilding = true;
-        Ok(())
+        self.chain.clone()
+    }
+
+    /// The replica that is being made beside this one, under the same lease.
+    pub(crate) fn beside(&self, cursor: Cursor) -> Self {
+        Self {
+            partner: self.partner.clone(),
+            share: Share::beside(&self.partner),
+            epoch: self.epoch,
+            cursor,
+            exact_at: None,
+            chain: self.chain.clone(),
+            store_identity: self.store_identity.clone(),
+            told: None,
+            rebuilding: true,
+            rebuild: None,
+            progress: None,
+        }
+    }
+
+    /// The ledger went on with batches for the replica beside.
+    pub(crate) fn follow_chain(&mut self, beside: &Self) {
+        self.chain.clone_from(&beside.chain);
+    }
+
+    /// The replica beside has taken this one's place.
+    pub(crate) fn swapped(&mut self, beside: Self) {
+        self.exact_at = beside.exact_at;
+        self.rebuild = None;
+    }
+
+    /// How many batches its ledger has.
+    pub fn ledger(&self) -> i64 {
+        self.chain.0
     }
 
     /// The snapshot from which the next changes count.
@@ -252,7 +299,6 @@ impl Held {
         hub::landed(hub_client, &partner, self.epoch, batch, &point.snapshot).await?;
         self.cursor = self.share.cursor(store).await?;
         self.exact_at = (filled == crate::cursor::ALL).then(|| point.clone());
-        self.rebuilding &= filled != crate::cursor::ALL;
         Ok(Written {
             batch: Some(batch),
             records: delta.upserts.len(),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Write as _,
     sync::Arc,
 };
 
@@ -24,6 +25,8 @@ use crate::{
 pub struct Share {
     partner: PartnerName,
     schema: String,
+    /// Where pictures are that need not cross again: the replica beside which this one is made.
+    pictures: Option<String>,
 }
 
 /// What the cursor is to say after a transaction.
@@ -49,7 +52,13 @@ const CURSOR: &str = "hub_identity, snapshot::text AS snapshot, (extract(epoch F
 impl Share {
     /// Of `partner`.
     pub fn new(partner: &PartnerName) -> Self {
-        Self { partner: partner.clone(), schema: ident(&partner.share_schema()) }
+        Self { partner: partner.clone(), schema: ident(&partner.share_schema()), pictures: None }
+    }
+
+    /// The one that is made anew beside it.
+    pub fn beside(partner: &PartnerName) -> Self {
+        let pictures = Some(ident(&partner.share_schema()));
+        Self { partner: partner.clone(), schema: ident(&partner.next_schema()), pictures }
     }
 
     fn error(&self, error: &tokio_postgres::Error) -> Error {
@@ -150,7 +159,15 @@ impl Share {
             return Ok(BTreeSet::new());
         }
         let list: Vec<&[u8]> = wanted.iter().map(<[u8; 32]>::as_slice).collect();
-        let sql = format!("SELECT sha256 FROM {}.photograph WHERE sha256 = ANY ($1::bytea[])", self.schema);
+        let mut sql = format!("SELECT sha256 FROM {}.photograph WHERE sha256 = ANY ($1::bytea[])", self.schema);
+        if let Some(pictures) = &self.pictures {
+            write!(
+                sql,
+                " UNION ALL SELECT sha256 FROM {pictures}.photograph
+                  WHERE sha256 = ANY ($1::bytea[]) AND sha256(jpeg) = sha256"
+            )
+            .map_err(|_| Error::Corrupt("a statement could not be written".to_owned()))?;
+        }
         let rows = store.query(&sql, &[&list]).await.store()?;
         let mut lacking = wanted.clone();
         for row in &rows {
@@ -200,24 +217,6 @@ impl Share {
         let tx = self.begin(store, epoch).await?;
         let sql = format!("UPDATE {}.cursor SET fenced = true, seeded = seeded AND NOT $1", self.schema);
         tx.execute(&sql, &[&whole]).await.store()?;
-        tx.commit().await.store()
-    }
-
-    /// Empties the replica, which then follows nothing, and names `batch` and `head` as its last: a rebuild starts here.
-    pub async fn reset(&self, store: &mut Client, epoch: i64, batch: i64, head: &[u8]) -> Result<(), Error> {
-        let tx = self.begin(store, epoch).await?;
-        let sql = format!(
-            "UPDATE {}.cursor SET hub_identity = NULL, snapshot = NULL, as_of = NULL, batch = $1, head = $2, filled = 0,
-                seeded = false, fenced = true, groups = '{{}}', agreement = '', population = NULL",
-            self.schema
-        );
-        tx.execute(&sql, &[&batch, &head]).await.store()?;
-        tx.batch_execute(&format!(
-            "DELETE FROM {0}.record; DELETE FROM {0}.subject; DELETE FROM {0}.photograph",
-            self.schema
-        ))
-        .await
-        .store()?;
         tx.commit().await.store()
     }
 
@@ -325,6 +324,12 @@ impl Share {
                 let sql = format!("DELETE FROM {schema}.{table} WHERE offender = ANY ($1::bigint[])");
                 tx.execute(&sql, &[&files]).await.store()?;
             }
+        }
+        if !delta.pictures.is_empty() {
+            let names: Vec<&[u8]> = delta.pictures.iter().map(<[u8; 32]>::as_slice).collect();
+            tx.execute(&format!("DELETE FROM {schema}.photograph WHERE sha256 = ANY ($1::bytea[])"), &[&names])
+                .await
+                .store()?;
         }
         if let Some(groups) = &delta.only_groups {
             tx.execute(&format!("DELETE FROM {schema}.record WHERE grp <> ALL ($1::text[])"), &[groups])

@@ -84,6 +84,11 @@ pub(crate) async fn lock_roles(tx: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The tables of a replica, in a schema that is there.
+pub(crate) fn share_sql(schema: &str) -> String {
+    SHARE.replace("{share}", &ident(schema))
+}
+
 /// Makes, or brings up to date, the two schemas and the role of a partner. `verifier` is a SCRAM-SHA-256 verifier: the
 /// password itself is never here.
 pub async fn prepare(store: &mut Client, partner: &PartnerName, verifier: &str) -> Result<(), Error> {

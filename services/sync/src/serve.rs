@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backlog,
     compare::Budget,
     connect::Target,
     desired::{self, Desired},
     dispose::{self, Policy},
     error::Error,
     fault::Faults,
-    status::{Condition, Pending, judge},
+    status::{Condition, FILLING, Pending, judge},
     telemetry::Metrics,
     worker::{Context, Worker},
 };
@@ -92,6 +93,9 @@ pub async fn serve(
                     bytes = written.bytes, millis, "batch landed");
             }
         }
+        for news in worker.take_news() {
+            metrics.news(&news);
+        }
         let trouble = result.as_ref().err().map(|error| (error.reason(), error.to_string()));
         say(&mut worker, trouble.as_ref(), &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
         if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
@@ -154,16 +158,25 @@ async fn say(
     let names: BTreeSet<PartnerName> = standings.keys().cloned().collect();
     for gone in known.difference(&names) {
         metrics.forget(gone.as_str());
+        pending.settled(gone);
     }
     *known = names;
+    metrics.partners(standings.len(), standings.values().filter(|s| s.held).count());
     for (partner, standing) in &standings {
         metrics.standing(partner.as_str(), standing, now);
-        let Some(Desired { terms, fresh: written }) = freshness.get(partner) else { continue };
+        let Some(Desired { terms, fresh: written, since }) = freshness.get(partner) else { continue };
         let Some((fresh, reason, message)) = judge(standing, hub, terms.freshness_seconds, now) else { continue };
-        if !pending.due(partner, *written, fresh, now) {
+        let due = pending.due(partner, *written, fresh, now);
+        if reason != FILLING {
+            pending.settled(partner);
+        }
+        let progressed = reason == FILLING && *written == fresh && pending.progressed(partner, &message, now);
+        if !due && !progressed {
             continue;
         }
-        let condition = Condition { fresh, reason: reason.to_owned(), message, generation: terms.generation, at: now };
+        // The time of a condition moves with its value only.
+        let at = since.filter(|_| !due).unwrap_or(now);
+        let condition = Condition { fresh, reason: reason.to_owned(), message, generation: terms.generation, at };
         if let Err(error) = desired::write_condition(client, namespace, partner, &condition).await {
             tracing::warn!(%partner, reason = error.reason(), "DataFresh could not be written: {error}");
         }
@@ -182,6 +195,9 @@ async fn keep_house(
     match worker.trim().await {
         Ok(rows) => metrics.trimmed(rows),
         Err(error) => tracing::warn!(reason = error.reason(), "the change log was not trimmed: {error}"),
+    }
+    if let Err(error) = backlog::measure(hub, &worker.positions(), metrics).await {
+        tracing::warn!(reason = error.reason(), "the change log was not measured: {error}");
     }
     let overdue = async {
         let client = hub.connect().await?;

@@ -33,14 +33,16 @@ impl Fresh {
         }
     }
 
-    /// What an object says.
-    pub fn of(connection: &PartnerConnection) -> Self {
+    /// What an object says, and since when.
+    pub fn of(connection: &PartnerConnection) -> (Self, Option<Timestamp>) {
         let conditions = connection.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        match conditions.iter().find(|c| c.type_ == "DataFresh").map(|c| c.status.as_str()) {
-            Some("True") => Self::True,
-            Some("False") => Self::False,
+        let Some(condition) = conditions.iter().find(|c| c.type_ == "DataFresh") else { return (Self::Unknown, None) };
+        let fresh = match condition.status.as_str() {
+            "True" => Self::True,
+            "False" => Self::False,
             _ => Self::Unknown,
-        }
+        };
+        (fresh, Some(condition.last_transition_time.0))
     }
 }
 
@@ -89,8 +91,11 @@ pub fn judge(
         return Some((Fresh::Unknown, "Closed", closed()));
     }
     let Some(exact_at) = standing.exact_at_millis.filter(|_| standing.complete) else {
-        return Some((Fresh::False, "Filling", "the replica is being filled".to_owned()));
+        return Some((Fresh::False, FILLING, filling(standing.progress)));
     };
+    if standing.rebuilding {
+        return Some((Fresh::False, FILLING, filling(standing.progress)));
+    }
     let age = now.as_millisecond().saturating_sub(exact_at);
     Some(if age <= i64::from(freshness_seconds) * 1000 {
         (Fresh::True, "UpToDate", format!("the replica is at most {freshness_seconds} s behind the hub"))
@@ -101,30 +106,59 @@ pub fn judge(
     })
 }
 
+/// The reason of a replica that does not have all of its scope yet.
+pub const FILLING: &str = "Filling";
+
+/// How far it is.
+pub fn filling(progress: Option<(usize, usize)>) -> String {
+    match progress {
+        Some((filled, all)) => format!("the replica is being filled: {filled} of {all} files"),
+        None => "the replica is being filled".to_owned(),
+    }
+}
+
 fn closed() -> String {
     "suspended, revoked, deleted or without an agreement in force: nothing is shared".to_owned()
 }
 
-/// Since when each partner has had a value that is not written yet.
+/// Since when each partner has had a value that is not written yet, and which progress was written when.
 #[derive(Debug, Default)]
-pub struct Pending(HashMap<PartnerName, (Fresh, Timestamp)>);
+pub struct Pending {
+    values: HashMap<PartnerName, (Fresh, Timestamp)>,
+    progress: HashMap<PartnerName, (String, Timestamp)>,
+}
 
 impl Pending {
     /// Whether `new` is to be written now, given what the object says.
     pub fn due(&mut self, partner: &PartnerName, written: Fresh, new: Fresh, now: Timestamp) -> bool {
         if written == new {
-            self.0.remove(partner);
+            self.values.remove(partner);
             return false;
         }
         if written == Fresh::Unknown && new == Fresh::True {
             return true;
         }
-        let (pending, since) = *self.0.entry(partner.clone()).or_insert((new, now));
+        let (pending, since) = *self.values.entry(partner.clone()).or_insert((new, now));
         if pending != new {
-            self.0.insert(partner.clone(), (new, now));
+            self.values.insert(partner.clone(), (new, now));
             return false;
         }
         now.duration_since(since).unsigned_abs() >= LASTING
+    }
+
+    /// Whether the message of a replica that is being filled is to be written again: it says more, and a minute has passed.
+    pub fn progressed(&mut self, partner: &PartnerName, message: &str, now: Timestamp) -> bool {
+        let (said, at) = self.progress.entry(partner.clone()).or_insert_with(|| (String::new(), now));
+        if said == message || now.duration_since(*at).unsigned_abs() < LASTING {
+            return false;
+        }
+        (*said, *at) = (message.to_owned(), now);
+        true
+    }
+
+    /// It is filled, or no more.
+    pub fn settled(&mut self, partner: &PartnerName) {
+        self.progress.remove(partner);
     }
 }
 
@@ -150,6 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn progress_is_written_at_most_once_a_minute() {
+        let partner: PartnerName = "p".parse().unwrap();
+        let mut pending = Pending::default();
+        assert!(!pending.progressed(&partner, "10 of 90", at(0)), "the condition itself says it first");
+        assert!(!pending.progressed(&partner, "20 of 90", at(59)));
+        assert!(pending.progressed(&partner, "30 of 90", at(60)));
+        assert!(!pending.progressed(&partner, "30 of 90", at(121)), "nothing new");
+        assert!(!pending.progressed(&partner, "40 of 90", at(119)));
+        assert!(pending.progressed(&partner, "50 of 90", at(122)));
+        let standing = Standing { open: true, progress: Some((50, 90)), ..Standing::default() };
+        let (fresh, reason, message) = judge(&standing, None, 60, at(0)).unwrap();
+        assert_eq!(
+            (fresh, reason, message.as_str()),
+            (Fresh::False, "Filling", "the replica is being filled: 50 of 90 files")
+        );
+    }
+
+    #[test]
     fn closed_is_unknown_and_old_is_false() {
         let standing = Standing {
             files: 1,
@@ -157,6 +209,7 @@ mod tests {
             complete: true,
             trouble: None,
             open: true,
+            ..Standing::default()
         };
         let judged =
             |standing: &Standing, now| judge(standing, None, 60, at(now)).map(|(fresh, reason, _)| (fresh, reason));

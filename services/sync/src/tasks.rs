@@ -20,6 +20,7 @@ use crate::{
     partner::{self, Held, Written},
     route::Want,
     terms::{Grant, Terms},
+    verify::desk::Desk,
 };
 
 const BULK: usize = 2;
@@ -43,6 +44,8 @@ pub struct Context {
     pub(crate) holder: String,
     pub(crate) budget: Budget,
     pub(crate) faults: Faults,
+    /// The verifications.
+    pub(crate) desk: Desk,
 }
 
 impl Context {
@@ -59,6 +62,7 @@ impl Context {
             holder: holder.to_owned(),
             budget,
             faults,
+            desk: Desk::default(),
         }
     }
 }

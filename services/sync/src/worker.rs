@@ -21,9 +21,11 @@ use crate::{
     hub::{self, View},
     hub_ledger,
     partner::{Held, Written},
+    rebuild,
     route::{Candidate, Members, Slot, Want},
     tasks::{Done, Finished, deliver, run_compare, take_lease, tell, timed, touch},
     terms::{Grant, Terms},
+    verify::{self, News},
 };
 
 pub use crate::tasks::Context;
@@ -40,7 +42,7 @@ pub struct Report {
 }
 
 /// How a partner's replica stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Files held.
     pub files: usize,
@@ -52,6 +54,16 @@ pub struct Standing {
     pub trouble: Option<(&'static str, String)>,
     /// Whether records may cross at all.
     pub open: bool,
+    /// Whether its lease is ours.
+    pub held: bool,
+    /// Whether reads are refused for a moment.
+    pub fenced: bool,
+    /// Batches in its ledger.
+    pub ledger: i64,
+    /// Whether it is being made anew beside.
+    pub rebuilding: bool,
+    /// Files filled, of files in scope, while it is being filled.
+    pub progress: Option<(usize, usize)>,
 }
 
 struct State {
@@ -72,6 +84,10 @@ struct State {
 struct Reached {
     exact_at_millis: Option<i64>,
     complete: bool,
+    fenced: bool,
+    rebuilding: bool,
+    ledger: i64,
+    progress: Option<(usize, usize)>,
 }
 
 impl Reached {
@@ -80,6 +96,10 @@ impl Reached {
         Self {
             exact_at_millis: exact_at.filter(|_| held.cursor.filled == ALL),
             complete: held.cursor.filled == ALL && !held.cursor.fenced,
+            fenced: held.cursor.fenced,
+            rebuilding: held.rebuild.is_some(),
+            ledger: held.ledger(),
+            progress: held.progress.filter(|_| held.cursor.filled != ALL || held.rebuild.is_some()),
         }
     }
 }
@@ -95,6 +115,8 @@ pub struct Worker {
     renewed: Instant,
     patience: Duration,
     reports: Vec<Report>,
+    news: Vec<News>,
+    asked: Option<Instant>,
 }
 
 impl Worker {
@@ -110,6 +132,8 @@ impl Worker {
             renewed: Instant::now(),
             patience: Duration::from_secs(1),
             reports: Vec::new(),
+            news: Vec::new(),
+            asked: None,
         }
     }
 
@@ -170,16 +194,33 @@ impl Worker {
                 files: members.count(state.slot),
                 exact_at_millis: state.reached.exact_at_millis,
                 complete: state.reached.complete,
+                rebuilding: state.reached.rebuilding,
                 trouble: state.trouble.clone(),
                 open: state.terms.open(now).is_some(),
+                held: state.held.is_some() || state.busy,
+                fenced: state.reached.fenced,
+                ledger: state.reached.ledger,
+                progress: state.reached.progress,
             }
         };
         self.partners.iter_mut().map(|(partner, state)| (partner.clone(), standing(state))).collect()
     }
 
+    /// The snapshots up to which the replicas that we hold are exact.
+    pub fn positions(&self) -> Vec<(PartnerName, Snapshot)> {
+        let held = self.partners.values().filter_map(|state| state.held.as_ref());
+        held.filter_map(|held| Some((held.partner.clone(), held.position()?.clone()))).collect()
+    }
+
     /// What happened since this was last asked.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
+    }
+
+    /// What came of verifications since this was last asked.
+    pub fn take_news(&mut self) -> Vec<News> {
+        self.news.append(&mut self.context.desk.news());
+        std::mem::take(&mut self.news)
     }
 
     /// Whether tasks are under way.
@@ -200,6 +241,7 @@ impl Worker {
         }
         renewed?;
         started |= self.cycle(now).await?;
+        self.ask().await?;
         Ok(started)
     }
 
@@ -293,6 +335,29 @@ impl Worker {
         Ok(())
     }
 
+    /// Asks the hub which verifications are wanted, and closes those that were given up.
+    async fn ask(&mut self) -> Result<(), Error> {
+        let news = self.context.desk.news();
+        if news.is_empty() && self.asked.is_some_and(|at| at.elapsed() < self.patience * 2) {
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        self.news.extend(news.iter().cloned());
+        let mut lane = self.context.ledger.lane("verify").await?;
+        let hub = lane.client()?;
+        for item in &news {
+            if let News::GivenUp(partner, id, reason) = item {
+                let closed = verify::give_up(hub, *id, reason).await;
+                self.context.desk.closed(partner, *id, closed.is_ok());
+                closed?;
+            }
+        }
+        let mut requests = verify::open(hub).await?;
+        requests.retain(|(partner, ..)| self.partners.contains_key(partner));
+        self.context.desk.open(&requests);
+        Ok(())
+    }
+
     /// Starts what a partner needs beside the cycle. Returns whether it did.
     fn attend(&mut self, partner: &PartnerName, now: Timestamp) -> bool {
         let context = self.context.clone();
@@ -302,7 +367,7 @@ impl Worker {
         }
         let name = partner.clone();
         let terms = state.terms.clone();
-        let Some(held) = state.held.take() else {
+        let Some(mut held) = state.held.take() else {
             state.busy = true;
             self.tasks.spawn(timed(name.clone(), 30, async move { take_lease(&context, &name, &terms).await }));
             return true;
@@ -313,10 +378,23 @@ impl Worker {
             return true;
         }
         if let Some(grant) = terms.open(now).cloned() {
+            if let Some(rebuild) = held.rebuild.or_else(|| context.desk.rebuild(&name)) {
+                state.busy = true;
+                held.rebuild = Some(rebuild);
+                let work = rebuild::step(context, held, rebuild, grant, terms.generation);
+                self.tasks.spawn(timed(name, 300, work));
+                return true;
+            }
             if state.compare || !held.follows(&grant) || held.cursor.filled != ALL || held.cursor.snapshot.is_none() {
                 let afresh = std::mem::take(&mut state.compare);
                 state.busy = true;
                 let work = async move { run_compare(&context, held, &grant, terms.generation, afresh).await };
+                self.tasks.spawn(timed(name, 300, work));
+                return true;
+            }
+            if let Some(turn) = context.desk.turn(&name) {
+                state.busy = true;
+                let work = verify::turn(context, held, grant, terms.generation, turn);
                 self.tasks.spawn(timed(name, 300, work));
                 return true;
             }
@@ -339,7 +417,8 @@ impl Worker {
         for (partner, state) in &self.partners {
             let Some(held) = state.held.as_ref().filter(|_| !state.busy && !state.compare) else { continue };
             let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
-            if held.follows(grant) && held.cursor.filled == ALL && held.told.as_ref() == Some(&state.terms) {
+            let whole = held.cursor.filled == ALL && held.rebuild.is_none();
+            if whole && held.follows(grant) && held.told.as_ref() == Some(&state.terms) {
                 ready.push((partner.clone(), state.slot, grant.clone(), since.clone(), state.terms.generation));
             }
         }
@@ -487,7 +566,7 @@ impl Worker {
                 let Some(held) = held else { continue };
                 let earlier = before.get(&partner).and_then(Option::as_ref);
                 let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);
-                if !standing.open || (standing.complete && later) {
+                if !standing.open || (standing.complete && !standing.rebuilding && later) {
                     fresh.insert(partner);
                 }
             }
@@ -499,6 +578,7 @@ impl Worker {
 
     /// Ends all tasks, and gives the leases back.
     pub async fn shut_down(mut self) {
+        self.context.desk.stop();
         let grace = Instant::now();
         while self.busy() && grace.elapsed() < Duration::from_secs(20) {
             self.wait(Duration::from_secs(1)).await;
