@@ -20,6 +20,12 @@ pub const FINALIZER: &str = "federation.csc-scc.gc.ca/cleanup";
 /// The label that names the partner an object belongs to.
 pub const PARTNER_LABEL: &str = "federation.csc-scc.gc.ca/partner";
 
+/// The annotation of a connection that asks for a verification of its replica; any new value asks again.
+pub const VERIFY_ANNOTATION: &str = "federation.csc-scc.gc.ca/verify";
+
+/// The annotation that asks for a replica to be made anew, and verified; any new value asks again.
+pub const REBUILD_ANNOTATION: &str = "federation.csc-scc.gc.ca/rebuild";
+
 /// Condition types. A meaning is API: it does not change.
 pub mod conditions {
     /// All that Liaison provisions is there for this generation.

@@ -279,6 +279,46 @@ pub struct PartnerConnectionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub certificates: Vec<IssuedCertificate>,
+    /// What the last verification of the replica found. Changes only when one ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<VerifiedReplica>,
+}
+
+/// What the last verification of the replica found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedReplica {
+    /// The snapshot, by the hub's clock, at which the replica was last shown to be exactly what is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub last_verified: Option<Time>,
+    /// Lower-case hex SHA-256 that hub and replica had in common then; the signed attestation names the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub root: Option<String>,
+    /// Offender files in the replica then.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub files: i64,
+    /// Records in the replica then.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub records: i64,
+    /// Files, reference records and pictures that had to be repaired before the two were the same.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub mismatches: i64,
+    /// Number of the last scheduled verification that ended.
+    #[serde(default)]
+    pub observed_turn: i64,
+    /// Digest of the annotation `federation.csc-scc.gc.ca/verify` that was last worked off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_verify: Option<String>,
+    /// Digest of the annotation `federation.csc-scc.gc.ca/rebuild` that was last worked off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_rebuild: Option<String>,
 }
 
 /// How the partner connects.

@@ -42,6 +42,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// All connections, as last seen; None in tests of one object.
     pub connections: Option<Store<DeserializeGuard<PartnerConnection>>>,
+    /// Held by who counts the verifications under way and may start one.
+    pub verifying: tokio::sync::Mutex<()>,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }
@@ -67,6 +69,7 @@ impl Context {
             metrics,
             backoff: Backoff::default(),
             connections: None,
+            verifying: tokio::sync::Mutex::new(()),
             clock: Timestamp::now,
         })
     }

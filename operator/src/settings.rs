@@ -79,6 +79,12 @@ pub struct Settings {
     /// Reconciles at a time.
     #[arg(long, env, default_value_t = 8)]
     pub concurrency: u16,
+    /// How often each replica is verified, in seconds; 0: on demand only.
+    #[arg(long, env, default_value_t = 86_400)]
+    pub verify_seconds: i64,
+    /// Verifications and rebuilds at a time, of all partners.
+    #[arg(long, env, default_value_t = 2)]
+    pub verify_at_once: usize,
 }
 
 impl Settings {

@@ -33,6 +33,7 @@ use super::{
     plan,
     status::{self, JobState, Outcome, State},
     validate::Checked,
+    verification,
     workloads::{self, Infopol, Store, Task},
 };
 use crate::{
@@ -111,6 +112,10 @@ impl Visit<'_> {
 
         outcome.replica = self.fill(&world, &checked, &connection, outcome.replica).await?;
         let ready = outcome.replica.holds;
+        if ready {
+            outcome.verified =
+                Box::pin(verification::visit(ctx, self.names, &connection, &checked.store, self.now)).await?;
+        }
         outcome.access = if ready || world.deployment.is_some() {
             let live = self.serve(&world, &connection, &checked).await?;
             world.deployment = live;
@@ -204,6 +209,7 @@ impl Visit<'_> {
             connection,
             keys,
             certificates,
+            verified: before.and_then(|status| status.replica.clone()),
         })
     }
 

@@ -28,6 +28,7 @@ use super::{
     dereference::pods_of,
     names::Names,
     status::{self, JobState, State},
+    verification,
     workloads::{self, Task},
 };
 use crate::{apply, claims, context::Context};
@@ -94,6 +95,7 @@ async fn dispose(
         return Ok(None);
     }
     apply::ensure_gone(&jobs, &names.seed_job, false).await?;
+    verification::stop(ctx, names).await?;
     // A seed that still runs would make again what the disposal drops.
     if !pods_of(ctx, &names.seed_job).await?.iter().all(is_over) {
         return Ok(Some(State::no("Terminating", "access is cut; the seed Job is being stopped")));

@@ -43,6 +43,8 @@ pub fn settings() -> Settings {
         pod_name: "operator-0".into(),
         health_addr: "127.0.0.1:0".parse().unwrap(),
         concurrency: 4,
+        verify_seconds: 86_400,
+        verify_at_once: 2,
     }
 }
 
@@ -109,5 +111,6 @@ pub fn provisioned() -> PartnerConnectionStatus {
         connection: Some(super::plan::connection("vancouver-police", 5, &pools, &settings(), "g", "root")),
         wire_guard_keys: vec![],
         certificates: vec![],
+        replica: None,
     }
 }

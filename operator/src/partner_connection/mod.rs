@@ -9,6 +9,7 @@ pub mod names;
 pub mod plan;
 pub mod status;
 pub mod validate;
+pub mod verification;
 pub mod workloads;
 
 use std::{sync::Arc, time::Duration};

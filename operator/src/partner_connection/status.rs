@@ -18,7 +18,7 @@ use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY},
-    partner_connection::{Connection, IssuedCertificate},
+    partner_connection::{Connection, IssuedCertificate, VerifiedReplica},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,6 +74,8 @@ pub struct Outcome {
     pub keys: Vec<String>,
     /// `certificates`.
     pub certificates: Vec<IssuedCertificate>,
+    /// `replica`.
+    pub verified: Option<VerifiedReplica>,
 }
 
 impl Outcome {
@@ -111,6 +113,7 @@ impl Outcome {
             connection: self.connection.clone(),
             wire_guard_keys: self.keys.clone(),
             certificates: self.certificates.clone(),
+            replica: self.verified.clone(),
         })
     }
 }
@@ -216,7 +219,7 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
     };
     let last = pods.iter().filter_map(last_words).max_by_key(|(at, ..)| *at);
     let failing = last.as_ref().is_some_and(|(_, exit, _)| *exit != 0);
-    let said = last.map(|(.., said)| said);
+    let said: Option<Said> = last.and_then(|(.., said)| serde_json::from_str(&said).ok());
     let state = |holds: bool, fallback: &str, message: &str| match &said {
         Some(said) => {
             let counts = match (said.files, said.records) {
@@ -242,14 +245,19 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
 }
 
 /// When a pod's container last ended, how, and what it said.
-fn last_words(pod: &Pod) -> Option<(Option<Timestamp>, i32, Said)> {
+fn last_words(pod: &Pod) -> Option<(Option<Timestamp>, i32, String)> {
     let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     let ended = [container.state.as_ref(), container.last_state.as_ref()]
         .into_iter()
         .flatten()
         .find_map(|state: &ContainerState| state.terminated.as_ref())?;
     let at = ended.finished_at.as_ref().map(|at| at.0);
-    Some((at, ended.exit_code, serde_json::from_str(ended.message.as_deref()?.trim()).ok()?))
+    Some((at, ended.exit_code, ended.message.as_deref()?.trim().to_owned()))
+}
+
+/// The last termination message of a Job's pods.
+pub fn last_message(pods: &[Pod]) -> Option<String> {
+    pods.iter().filter_map(last_words).max_by_key(|(at, ..)| *at).map(|(.., said)| said)
 }
 
 fn waiting_for(pod: &Pod) -> Option<State> {
@@ -277,7 +285,7 @@ fn word(text: &str, fallback: &str) -> String {
 }
 
 /// A message that came from elsewhere, in bounds.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
 }
 

@@ -15,6 +15,7 @@ fn outcome() -> Outcome {
         connection: None,
         keys: vec![],
         certificates: vec![],
+        verified: None,
     }
 }
 

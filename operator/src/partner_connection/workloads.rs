@@ -50,28 +50,42 @@ pub struct Infopol<'a> {
     pub replicas: i32,
 }
 
-/// What a dispose or seed Job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a Job does.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Makes schemas, role and first fill.
     Seed,
     /// Drops them, or disables the role and records when they are due.
     Dispose(DeletionPolicy),
+    /// Asks for a verification, and tells what came of it; its name is the request's.
+    Verify(String),
+    /// The same, after the replica has been made anew.
+    Rebuild(String),
 }
+
+/// The label that says what a Job is for.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Its value for verifications and rebuilds.
+pub const VERIFY: &str = "verification";
 
 /// A Job of sync.
 pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Result<Job, serde_json::Error> {
-    let (name, verb) = match task {
+    let (name, verb) = match &task {
         Task::Seed => (&names.seed_job, "seed"),
         Task::Dispose(_) => (&names.dispose_job, "dispose"),
+        Task::Verify(name) => (name, "verify"),
+        Task::Rebuild(name) => (name, "rebuild"),
     };
+    let asks = matches!(task, Task::Verify(_) | Task::Rebuild(_));
     let from = |variable: &str, secret: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![
         json!({"name": "SYSTEM_NAMESPACE", "value": settings.system_namespace}),
         json!({"name": "PARTNERS_NAMESPACE", "value": settings.partners_namespace}),
         json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
     ];
-    for (prefix, secret) in [("HUB", settings.hub_secret.clone()), ("STORE", settings.store_secret_of(store))] {
+    let databases = [("HUB", settings.hub_secret.clone()), ("STORE", settings.store_secret_of(store))];
+    // Who only asks has no business in the store.
+    for (prefix, secret) in databases.into_iter().take(if asks { 1 } else { 2 }) {
         for (variable, key) in [("HOST", "host"), ("PORT", "port"), ("DBNAME", "dbname"), ("PASSWORD", "sync-password")]
         {
             env.push(from(&format!("{prefix}_{variable}"), &secret, key));
@@ -84,12 +98,13 @@ pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Resul
         ];
         env.extend(fixed.map(|(variable, value)| json!({"name": format!("{prefix}_{variable}"), "value": value})));
     }
-    match task {
+    match &task {
         Task::Seed => env.push(from("READER_VERIFIER", &names.seed_secret, "verifier")),
         Task::Dispose(policy) => env.push(json!({
             "name": "DELETION_POLICY",
             "value": match policy { DeletionPolicy::Retain => "Retain", DeletionPolicy::Delete => "Delete" },
         })),
+        Task::Verify(request) | Task::Rebuild(request) => env.push(json!({"name": "REQUEST", "value": request})),
     }
     let mut value = json!({
         "apiVersion": "batch/v1",
@@ -125,8 +140,13 @@ pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Resul
             },
         },
     });
-    if let Task::Dispose(_) = task {
+    if !matches!(task, Task::Seed) {
         value["spec"]["ttlSecondsAfterFinished"] = json!(3600);
+    }
+    if asks {
+        value["metadata"]["labels"][COMPONENT] = json!(VERIFY);
+        value["spec"]["backoffLimit"] = json!(6);
+        value["spec"]["activeDeadlineSeconds"] = json!(if matches!(task, Task::Rebuild(_)) { 12_000 } else { 3_600 });
     }
     pull_secrets(&mut value["spec"]["template"]["spec"], settings);
     serde_json::from_value(value)

@@ -152,6 +152,8 @@ impl Stage {
             pod_name: "operator-0".into(),
             health_addr: "127.0.0.1:0".parse().unwrap(),
             concurrency: 4,
+            verify_seconds: 86_400,
+            verify_at_once: 2,
         };
         let namespaces: Api<Namespace> = Api::all(client.clone());
         for name in [&settings.system_namespace, &settings.gateway_namespace, &settings.partners_namespace] {
