@@ -252,7 +252,9 @@ async fn closed_and_fenced_are_said_at_once() {
         assert_eq!(page.status.as_u16(), status, "{change}");
         assert!(page.text().contains(title) && page.text().contains("lang=\"fr\""), "both languages: {}", page.text());
         assert!(!page.text().contains("Larivi"));
-        assert_eq!(answer.header("retry-after"), if status == 503 { "30" } else { "" });
+        for said in [&answer, &page] {
+            assert_eq!(said.header("retry-after"), if status == 503 { "30" } else { "" });
+        }
     }
     replica.exec("UPDATE {share}.cursor SET fenced = false, as_of = now() - interval '3 hours'").await;
     let stale = service.api("/api/search", &json!({"name": "lariviere"})).await.json();
