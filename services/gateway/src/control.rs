@@ -185,6 +185,7 @@ impl<T: Tunnel> Control<T> {
                     let now = Now::read();
                     self.converge(now, false).await;
                     self.look(now, &feeds.conditions).await;
+                    self.gate.tell_suppressed(now.mono);
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! What the listener, the proxy and the control loop share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use rustls::ServerConfig;
 
@@ -9,6 +12,7 @@ use crate::{
     connections::Connections,
     metrics::Metrics,
     proxy::Limits,
+    quiet::Quiet,
     state::Table,
     upstream::Upstream,
 };
@@ -25,6 +29,8 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     /// Limits.
     pub limits: Limits,
+    /// What the log has said of late.
+    pub quiet: Quiet,
 }
 
 impl Gate {
@@ -37,6 +43,7 @@ impl Gate {
             upstream,
             metrics,
             limits,
+            quiet: Quiet::default(),
         }
     }
 
@@ -60,9 +67,18 @@ impl Gate {
         *self.server_tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config);
     }
 
-    /// Counts and logs a refusal. `partner` is whose address was called, or empty.
+    /// Counts a refusal, and logs it unless there are many. `partner` is whose address was called, or empty.
     pub fn refuse(&self, partner: &str, refusal: Refusal) {
         self.metrics.refused(partner, refusal.label());
-        tracing::warn!(partner, reason = refusal.label(), "refused");
+        if let Some(suppressed) = self.quiet.admit(partner, refusal.label(), Instant::now()) {
+            tracing::warn!(partner, reason = refusal.label(), suppressed, "refused");
+        }
+    }
+
+    /// Says what was not logged since, once it may be.
+    pub fn tell_suppressed(&self, now: Instant) {
+        for (partner, reason, suppressed) in self.quiet.due(now) {
+            tracing::warn!(partner, reason, suppressed, "more of the same");
+        }
     }
 }

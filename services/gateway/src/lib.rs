@@ -3,7 +3,7 @@
 //! between a revocation and its effect.
 //!
 //! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
-//! [`connected`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+//! [`connected`], [`quiet`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
 
 pub mod addresses;
 pub mod authorise;
@@ -17,7 +17,9 @@ pub mod headers;
 pub mod health;
 pub mod kubernetes;
 pub mod metrics;
+pub mod privileges;
 pub mod proxy;
+pub mod quiet;
 pub mod serve;
 pub mod state;
 pub mod tls;
@@ -41,10 +43,10 @@ use crate::{
     addresses::Addresses,
     config::Config,
     control::{Control, Feeds, Secrets},
-    filter::HTTPS,
     gate::Gate,
     health::Readiness,
     metrics::Metrics,
+    privileges::Opened,
     proxy::Limits,
     tunnel::Userspace,
     upstream::{Target, Upstream},
@@ -60,7 +62,7 @@ pub enum Error {
     #[error("kubernetes configuration: {0}")]
     Kubernetes(#[from] kube::Error),
     /// The WireGuard device could not be opened.
-    #[error("{0} (the pod needs NET_ADMIN and /dev/net/tun)")]
+    #[error(transparent)]
     Tunnel(#[from] tunnel::TunnelError),
     /// The TUN device could not be configured.
     #[error(transparent)]
@@ -74,13 +76,18 @@ pub enum Error {
 }
 
 /// Runs against the Kubernetes API until `stop`.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(config: Config, opened: Opened, stop: CancellationToken) -> Result<(), Error> {
     let client = kube::Client::try_default().await?;
-    run_with(config, client, stop).await
+    run_with(config, client, opened, stop).await
 }
 
 /// The same with a given client.
-pub async fn run_with(config: Config, client: kube::Client, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run_with(
+    config: Config,
+    client: kube::Client,
+    opened: Opened,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let (change_tx, changes) = mpsc::channel(64);
     let (secret_tx, secrets) = watch::channel(Secrets::default());
     let (conditions, condition_rx) = mpsc::channel(256);
@@ -100,11 +107,16 @@ pub async fn run_with(config: Config, client: kube::Client, stop: CancellationTo
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
     let writing = kubernetes::conditions(client, partners, condition_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
-    serve(config, Feeds { changes, secrets, conditions }, stop).await
+    serve(config, Feeds { changes, secrets, conditions }, opened, stop).await
 }
 
 /// Runs on whatever feeds it until `stop`.
-pub async fn serve(config: Config, mut feeds: Feeds, stop: CancellationToken) -> Result<(), Error> {
+pub async fn serve(
+    config: Config,
+    mut feeds: Feeds,
+    Opened { tun, socket }: Opened,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
     let target = Target {
         template: config.upstream.clone(),
@@ -135,10 +147,10 @@ pub async fn serve(config: Config, mut feeds: Feeds, stop: CancellationToken) ->
     };
 
     let failed = CancellationToken::new();
-    let tunnel = Userspace::open(&config.tun_name, config.wg_port, private_key.0, Arc::clone(&metrics), failed.clone());
+    let tunnel = Userspace::open(tun, config.wg_port, private_key.0, Arc::clone(&metrics), failed.clone());
     let tunnel = Arc::new(tunnel.await?);
     let addresses = Addresses::up(&config.tun_name).await?;
-    let listener = serve::listen(&config.tun_name, HTTPS)?;
+    let listener = socket.listen(serve::BACKLOG)?;
     let control = Control::new(
         config.domain.clone(),
         config.staleness_limit(),

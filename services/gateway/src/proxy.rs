@@ -142,7 +142,7 @@ async fn forward(
 
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", axum::http::uri::PathAndQuery::as_str);
-    parts.uri = gate.upstream.uri(&partner.name, path).map_err(|error| unavailable(partner, &error))?;
+    parts.uri = gate.upstream.uri(&partner.name, path).map_err(|error| unavailable(gate, partner, &error))?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     headers::upward(&mut parts.headers, &accepted.leaf_der, &partner.server_name, traceparent);
@@ -155,7 +155,7 @@ async fn forward(
             gate.refuse(partner.name.as_str(), Refusal::BadRequest);
             return Err(&TOO_LARGE);
         }
-        Ok(Err(error)) => return Err(unavailable(partner, &error)),
+        Ok(Err(error)) => return Err(unavailable(gate, partner, &error)),
     };
     let (mut parts, body) = response.into_parts();
     headers::strip_hop(&mut parts.headers);
@@ -178,14 +178,16 @@ async fn drain(mut body: Incoming, limit: usize) {
     let _ = timeout(Duration::from_secs(5), reading).await;
 }
 
-fn unavailable(partner: &Partner, error: &UpstreamError) -> &'static Notice {
+fn unavailable(gate: &Gate, partner: &Partner, error: &UpstreamError) -> &'static Notice {
     let mut cause = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
         cause = format!("{cause}: {inner}");
         source = inner.source();
     }
-    tracing::warn!(partner = %partner.name, error = cause, "infopol did not answer");
+    if let Some(suppressed) = gate.quiet.admit(partner.name.as_str(), "infopol", Instant::now()) {
+        tracing::warn!(partner = %partner.name, error = cause, suppressed, "infopol did not answer");
+    }
     &UNAVAILABLE
 }
 

@@ -3,18 +3,18 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::{body::Incoming, rt::Executor, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -48,27 +48,8 @@ pub struct Accepted {
     pub last: CancellationToken,
 }
 
-/// Listens on the port, on the TUN device only.
-pub fn listen(device: &str, port: u16) -> io::Result<TcpListener> {
-    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-    let mut last = None;
-    // [::] takes both families; where there is no IPv6, IPv4 alone.
-    for address in any {
-        match bind(device, address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
-}
-
-fn bind(device: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind_device(Some(device.as_bytes()))?;
-    socket.bind(address)?;
-    socket.listen(1024)
-}
+/// Connections that may wait to be accepted.
+pub const BACKLOG: u32 = 1024;
 
 /// Accepts until `stop`; every connection is served in its own task.
 pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationToken) {
@@ -81,7 +62,9 @@ pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationTo
             }
             Err(error) => {
                 // Out of file descriptors, or the client has gone already: neither ends the listener.
-                tracing::warn!(%error, "accept");
+                if let Some(suppressed) = gate.quiet.admit("", "accept", Instant::now()) {
+                    tracing::warn!(%error, suppressed, "accept");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -18,8 +18,14 @@ use crate::{filter::FilteredTun, metrics::Metrics, state::WireGuardKey};
 
 /// What failed in the WireGuard device.
 #[derive(Debug, thiserror::Error)]
-#[error("wireguard device: {0}")]
-pub struct TunnelError(#[from] gotatun::device::Error);
+pub enum TunnelError {
+    /// The device.
+    #[error("wireguard device: {0}")]
+    Device(#[from] gotatun::device::Error),
+    /// The TUN device, which was open already.
+    #[error("TUN device: {0}")]
+    Tun(#[from] std::io::Error),
+}
 
 /// What is known of one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +65,15 @@ pub struct Userspace {
 }
 
 impl Userspace {
-    /// Opens the TUN device and listens on the UDP port. `failed` is cancelled when the TUN device is gone.
+    /// Takes the open TUN device and listens on the UDP port. `failed` is cancelled when the TUN device is gone.
     pub async fn open(
-        tun_name: &str,
+        tun: tun::Device,
         port: u16,
         private_key: [u8; 32],
         metrics: Arc<Metrics>,
         failed: CancellationToken,
     ) -> Result<Self, TunnelError> {
-        let tun = TunDevice::from_name(tun_name).map_err(gotatun::device::Error::from)?;
+        let tun = TunDevice::from_tun_device(tun::AsyncDevice::new(tun)?).map_err(gotatun::device::Error::from)?;
         let device = DeviceBuilder::new()
             .with_default_udp()
             .with_ip(FilteredTun::new(tun, metrics, failed))

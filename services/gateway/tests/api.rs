@@ -20,7 +20,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{config::Config, run_with, tls::KeyMaterial};
+use liaison_gateway::{config::Config, filter::HTTPS, privileges::Opened, run_with, tls::KeyMaterial};
 use serde_json::json;
 use support::{
     DOMAIN, Namespace,
@@ -110,8 +110,9 @@ fn status_opens_and_spec_cuts() {
         format!("--wg-port={wg_port}"),
         "--health-addr=127.0.0.1:0".to_owned(),
     ]);
+    let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
     // It starts before its Secrets are there, and waits.
-    let gateway = runtime.spawn(run_with(config, client.clone(), stop.clone()));
+    let gateway = runtime.spawn(run_with(config, client.clone(), opened, stop.clone()));
     runtime.block_on(async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
@@ -151,7 +152,7 @@ fn status_opens_and_spec_cuts() {
 
     stop.cancel();
     runtime.block_on(gateway).unwrap().unwrap();
-    assert!(link().is_empty(), "the device goes with the gateway");
+    eventually("the device goes with the gateway", Duration::from_secs(10), || link().is_empty());
     runtime.block_on(async {
         let _ = objects.delete("a", &DeleteParams::default()).await;
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;

@@ -12,6 +12,8 @@ use clap::Parser as _;
 use liaison_gateway::{
     config::Config,
     control::{Change, ConditionWrite, Feeds, Secrets, WireGuardPrivateKey},
+    filter::HTTPS,
+    privileges::{Opened, reduce},
     serve,
     tls::KeyMaterial,
 };
@@ -26,6 +28,9 @@ use super::{Namespace, Process, ca::Ca, eventually, infopol, run};
 pub const PORT: u16 = 51820;
 /// Name of the test that is the child process.
 pub const CHILD: &str = "gateway_process";
+
+/// Arguments of util-linux's setpriv: the capabilities that the chart gives the gateway's container.
+pub const AS_IN_ITS_POD: [&str; 2] = ["--bounding-set", "-all,+net_admin,+net_bind_service"];
 
 /// A line on the child's standard input.
 #[derive(Serialize, Deserialize)]
@@ -74,7 +79,9 @@ impl Gateway {
         let executable = std::env::current_exe().unwrap();
         let mut process = Process(
             namespace
-                .command(executable.to_str().unwrap())
+                .command("setpriv")
+                .args(AS_IN_ITS_POD)
+                .arg(executable)
                 .args([CHILD, "--ignored", "--exact", "--nocapture"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
@@ -154,9 +161,18 @@ pub fn public_key(private: &str) -> String {
     STANDARD.encode(public.as_bytes())
 }
 
-/// The child: serves until its standard input ends.
+/// The child: serves until its standard input ends, with the privileges that the program keeps.
 pub fn child() {
     tracing_subscriber::fmt().with_env_filter("info,gotatun=off").with_writer(std::io::stderr).with_ansi(false).init();
+    let mut first = String::new();
+    std::io::stdin().read_line(&mut first).unwrap();
+    let Line::Start { arguments, infopols, server, client, key } = serde_json::from_str(&first).unwrap() else {
+        return;
+    };
+    let fixed = ["liaison-gateway".to_owned(), "--health-addr=127.0.0.1:8080".to_owned()];
+    let mut config = Config::parse_from(fixed.into_iter().chain(arguments));
+    let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
+    reduce().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let (line_tx, mut lines) = mpsc::channel::<Line>(8);
@@ -165,11 +181,8 @@ pub fn child() {
                 let _ = line_tx.blocking_send(serde_json::from_str(&line.unwrap()).unwrap());
             }
         });
-        let Some(Line::Start { arguments, infopols, server, client, key }) = lines.recv().await else { return };
         let port = infopol::start(0, infopols.into_iter().map(|(name, m)| (name, m.into())).collect()).await;
-        let upstream = format!("--upstream=https://127.0.0.1:{port}");
-        let fixed = ["liaison-gateway".to_owned(), upstream, "--health-addr=127.0.0.1:8080".to_owned()];
-        let config = Config::parse_from(fixed.into_iter().chain(arguments));
+        config.upstream = format!("https://127.0.0.1:{port}");
         let secrets = Secrets {
             server: Some(server.into()),
             client: Some(client.into()),
@@ -184,7 +197,7 @@ pub fn child() {
             }
         });
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, conditions }, stop.clone()));
+        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, conditions }, opened, stop.clone()));
         while let Some(line) = lines.recv().await {
             let named = |o: Value| {
                 let name = o["metadata"]["name"].as_str().unwrap().to_owned();

@@ -1,0 +1,83 @@
+//! What needs privileges, and giving them up.
+//!
+//! Linux counts capabilities a thread, so both happen before there is a second one: the TUN device and port 443 are opened,
+//! then everything but NET_ADMIN goes, and every thread made afterwards has that alone. NET_ADMIN stays, since each new
+//! partner brings addresses and routes for the device, which `ip` sets.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use rustix::{
+    io::Errno,
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    },
+};
+use tokio::net::TcpSocket;
+
+/// What could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The TUN device.
+    #[error("TUN device {0}: {1} (the pod needs NET_ADMIN and /dev/net/tun)")]
+    Tun(String, tun::Error),
+    /// The port on it.
+    #[error("port {0} of the TUN device: {1} (the pod needs NET_BIND_SERVICE)")]
+    Port(u16, io::Error),
+}
+
+/// What only a privileged process can open. Made before the runtime is.
+pub struct Opened {
+    /// The TUN device; it goes with the process.
+    pub tun: tun::Device,
+    /// A socket bound to the port of the TUN device, and to nothing else; it does not listen yet.
+    pub socket: TcpSocket,
+}
+
+impl Opened {
+    /// Makes the TUN device and takes the port on it.
+    pub fn open(device: &str, port: u16) -> Result<Self, OpenError> {
+        let mut wanted = tun::Configuration::default();
+        wanted.tun_name(device);
+        let tun = tun::create(&wanted).map_err(|error| OpenError::Tun(device.to_owned(), error))?;
+        let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+        // [::] takes both families; where there is no IPv6, IPv4 alone.
+        let [both, four] = any.map(|address| bind(device, address));
+        let socket = both.or(four).map_err(|error| OpenError::Port(port, error))?;
+        Ok(Self { tun, socket })
+    }
+}
+
+fn bind(device: &str, address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Gives up every capability but NET_ADMIN, and the way back to any (also by running a program): for this thread, and all
+/// that it makes.
+pub fn reduce() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    for capability in CapabilitySet::all().iter().filter(|capability| *capability != CapabilitySet::NET_ADMIN) {
+        match capability_is_in_bounding_set(capability) {
+            // A kernel that does not know it has nothing to give up.
+            Ok(false) | Err(Errno::INVAL) => continue,
+            Ok(true) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match remove_capability_from_bounding_set(capability) {
+            // That takes SETPCAP, which a container does not have. What is not permitted below, no_new_privs keeps away.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    clear_ambient_capability_set()?;
+    let kept = capabilities(None)?.permitted & CapabilitySet::NET_ADMIN;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+    Ok(())
+}
