@@ -26,10 +26,10 @@ fn later() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second() + DAYS.load(Ordering::SeqCst) * 86_400).unwrap()
 }
 
-fn says(reason: &str, root: &str, mismatches: i64) -> Option<(bool, Value)> {
+fn says(reason: &str, root: &str, mismatches: i64) -> (bool, Value) {
     let report = json!({"reason": reason, "message": "3 files, 40 records", "files": 3, "records": 40, "photographs": 1,
         "mismatches": mismatches, "root": root.repeat(32), "asOf": "2026-11-25T01:02:03Z", "endedAt": "2026-11-25T01:02:09Z"});
-    Some((true, report))
+    (true, report)
 }
 
 async fn annotate(stage: &Stage, name: &str, what: &str, value: &str) {
@@ -69,7 +69,7 @@ async fn a_replica_is_verified_in_its_turn_and_on_demand_once_each() {
     assert_eq!(stage.get("p").await.unwrap().status.unwrap().replica, None);
 
     // On demand.
-    stage.job_says = says("Verified", "ab", 0);
+    stage.job_says = Some(says("Verified", "ab", 0));
     annotate(&stage, "p", "verify", "a person's remark").await;
     stage.settle("p").await;
     let first = replica(&stage, "p").await;
@@ -90,7 +90,7 @@ async fn a_replica_is_verified_in_its_turn_and_on_demand_once_each() {
     assert_eq!((jobs(&stage).await.len(), replica(&stage, "p").await), (0, first.clone()));
 
     // A new value asks again; what differed is told.
-    stage.job_says = says("Repaired", "cd", 2);
+    stage.job_says = Some(says("Repaired", "cd", 2));
     annotate(&stage, "p", "verify", "again").await;
     stage.settle("p").await;
     let second = replica(&stage, "p").await;
@@ -103,7 +103,7 @@ async fn a_replica_is_verified_in_its_turn_and_on_demand_once_each() {
     assert_eq!(told("RootMismatch").await, 1);
 
     // By turn: the next day, once, and only once the day after.
-    stage.job_says = says("Verified", "ef", 0);
+    stage.job_says = Some(says("Verified", "ef", 0));
     for day in 1..=2 {
         DAYS.store(day, Ordering::SeqCst);
         let before = jobs(&stage).await.len();
@@ -159,7 +159,7 @@ async fn so_many_at_a_time_and_no_more() {
         stage.settle(name).await;
     }
     assert_eq!(jobs(&stage).await.len(), 2);
-    stage.job_says = says("Verified", "ab", 0);
+    stage.job_says = Some(says("Verified", "ab", 0));
     for name in partners.iter().chain(&partners) {
         stage.settle(name).await;
     }

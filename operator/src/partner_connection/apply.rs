@@ -261,7 +261,7 @@ impl Visit<'_> {
         }
         let jobs: Api<Job> = self.system();
         let Some(job) = &world.seed_job else {
-            let job = workloads::job(Task::Seed, self.names, settings, &checked.store)?;
+            let job = workloads::job(&Task::Seed, self.names, settings, &checked.store)?;
             apply::create_once(&jobs, &job).await?;
             return Ok(if before.holds { before } else { State::no("Seeding", "the seed Job has been started") });
         };

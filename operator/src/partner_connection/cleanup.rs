@@ -105,7 +105,7 @@ async fn dispose(
         |connection| super::validate::store_of(connection, &ctx.settings.default_store),
     );
     let Some(live) = live else {
-        let job = workloads::job(Task::Dispose(policy), names, &ctx.settings, &store)?;
+        let job = workloads::job(&Task::Dispose(policy), names, &ctx.settings, &store)?;
         apply::create_once(&jobs, &job).await?;
         return Ok(Some(State::no("Disposing", "access is cut; the replica is being disposed of")));
     };

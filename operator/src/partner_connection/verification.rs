@@ -155,7 +155,7 @@ pub async fn visit(
                 Due::Rebuild(_) => Task::Rebuild(name),
                 Due::Verify(_) | Due::Turn(_) => Task::Verify(name),
             };
-            apply::create_once(&jobs, &workloads::job(task, names, &ctx.settings, store)?).await?;
+            apply::create_once(&jobs, &workloads::job(&task, names, &ctx.settings, store)?).await?;
         }
         return Ok(before);
     };

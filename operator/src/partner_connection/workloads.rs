@@ -69,8 +69,8 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 pub const VERIFY: &str = "verification";
 
 /// A Job of sync.
-pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Result<Job, serde_json::Error> {
-    let (name, verb) = match &task {
+pub fn job(task: &Task, names: &Names, settings: &Settings, store: &str) -> Result<Job, serde_json::Error> {
+    let (name, verb) = match task {
         Task::Seed => (&names.seed_job, "seed"),
         Task::Dispose(_) => (&names.dispose_job, "dispose"),
         Task::Verify(name) => (name, "verify"),
@@ -98,7 +98,7 @@ pub fn job(task: Task, names: &Names, settings: &Settings, store: &str) -> Resul
         ];
         env.extend(fixed.map(|(variable, value)| json!({"name": format!("{prefix}_{variable}"), "value": value})));
     }
-    match &task {
+    match task {
         Task::Seed => env.push(from("READER_VERIFIER", &names.seed_secret, "verifier")),
         Task::Dispose(policy) => env.push(json!({
             "name": "DELETION_POLICY",
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_seed_job_gets_the_verifier_and_no_password_of_the_reader() {
-        let job = job(Task::Seed, &names(), &settings(), "shared").unwrap();
+        let job = job(&Task::Seed, &names(), &settings(), "shared").unwrap();
         let text = serde_json::to_string(&job).unwrap();
         assert!(text.contains("READER_VERIFIER") && !text.contains("reader-vancouver-police"), "{text}");
         assert_eq!(job.metadata.name.as_deref(), Some("seed-vancouver-police-0f8fad5b"));

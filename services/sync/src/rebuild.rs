@@ -86,7 +86,7 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
     let partner = held.partner.clone();
     let (share, next) = (ident(&partner.share_schema()), partner.next_schema());
     let quoted = ident(&next);
-    let (batch, head) = held.chain_to_follow();
+    let (batch, end) = held.chain_to_follow();
     let tx = store.transaction().await.store()?;
     check(&tx, held).await?;
     if rebuild.hide {
@@ -94,7 +94,7 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
     }
     let goes_on = if schema(&tx, &partner, &next).await? == Found::Ours {
         let sql = format!("SELECT FROM {quoted}.cursor WHERE epoch = $1 AND batch = $2 AND head = $3");
-        tx.query_opt(&sql, &[&held.epoch, &batch, &head]).await.store()?.is_some()
+        tx.query_opt(&sql, &[&held.epoch, &batch, &end]).await.store()?.is_some()
     } else {
         false
     };
@@ -108,7 +108,7 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
         .await
         .store()?;
         let sql = format!("UPDATE {quoted}.cursor SET epoch = $1, batch = $2, head = $3");
-        tx.execute(&sql, &[&held.epoch, &batch, &head]).await.store()?;
+        tx.execute(&sql, &[&held.epoch, &batch, &end]).await.store()?;
     }
     tx.commit().await.store()?;
     held.cursor.fenced |= rebuild.hide;

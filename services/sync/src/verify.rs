@@ -113,7 +113,7 @@ async fn compare(
         }
         Err(error) => return failed(back, error),
     };
-    let (epoch, batch, head) = (held.epoch, held.cursor.batch, held.cursor.head.clone());
+    let (epoch, batch, ledger_head) = (held.epoch, held.cursor.batch, held.cursor.head.clone());
     let replica = async {
         let tx = store
             .build_transaction()
@@ -157,7 +157,7 @@ async fn compare(
         point,
         hub_identity: identity,
         batch,
-        head,
+        head: ledger_head,
         root: hub.tree.root(),
         files: hub.files,
         records: hub.records,

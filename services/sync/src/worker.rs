@@ -43,6 +43,7 @@ pub struct Report {
 
 /// How a partner's replica stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked for by itself")]
 pub struct Standing {
     /// Files held.
     pub files: usize,

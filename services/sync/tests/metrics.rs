@@ -52,6 +52,7 @@ fn verified(partner: &PartnerName, units: u64) -> News {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one scrape, looked at from all sides")]
 async fn metrics_follow_the_conventions_and_forget_partners() {
     let metrics = Arc::new(Metrics::default());
     let partners: Vec<PartnerName> = ["vancouver-police", "quebec-police"].map(|p| p.parse().unwrap()).into();
