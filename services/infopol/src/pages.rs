@@ -22,7 +22,7 @@ use crate::{
     session::{self, Session},
     store::{Asker, Kind},
     templates::{Frame, ProfilePage, Results, SearchForm, Toggle},
-    texts::Text,
+    texts::{Lang, Text},
     view,
     visit::{Visit, keep_session, message, path, preferred, render, set_session},
 };
@@ -142,6 +142,8 @@ struct SearchFields {
     at_large: Option<String>,
     #[serde(default)]
     page: String,
+    /// The search is to be changed, not run.
+    edit: Option<String>,
 }
 
 impl SearchFields {
@@ -164,6 +166,9 @@ fn page_of(typed: &str) -> Option<u32> {
 
 async fn search(visit: Visit, Form(fields): Form<SearchFields>) -> Result<Response, Response> {
     let (visit, asker) = visit.asker(&fields.token)?;
+    if fields.edit.is_some() {
+        return Ok(search_page(&visit, fields, None));
+    }
     let search = match Search::parse(&fields.raw()) {
         Ok(search) => search,
         Err(hint) => return Ok(search_page(&visit, fields, Some(hint))),
@@ -193,6 +198,18 @@ async fn at_large(visit: Visit, Form(fields): Form<PageFields>) -> Result<Respon
     results(&visit, &asker, Kind::AtLarge, &search, vec![]).await
 }
 
+/// A field of a search in words.
+fn asked(lang: Lang, name: &str, value: &str) -> Option<(String, String)> {
+    let label = match name {
+        "name" => Text::NameOrAlias,
+        "fps" => Text::FpsNumber,
+        "birthDate" => Text::BirthDate,
+        "atLarge" => return Some((lang.text(Text::OnlyAtLarge), lang.text(Text::Yes))),
+        _ => return None,
+    };
+    Some((lang.text(label), value.to_owned()))
+}
+
 async fn results(
     visit: &Visit,
     asker: &Asker,
@@ -215,9 +232,10 @@ async fn results(
         access: Some(page.access),
         ..visit.frame(title, Toggle::form(&path(visit.lang.other(), name), repeat))
     };
+    let asked = kept.iter().filter_map(|(name, value)| asked(visit.lang, name, value)).collect();
     let listing = view::listing(&page, search, &visit.context);
     let lead = (kind == Kind::AtLarge).then_some(Text::AtLargeLead);
-    Ok(render(StatusCode::OK, &Results { frame, lead, action: path(visit.lang, name), kept, listing }))
+    Ok(render(StatusCode::OK, &Results { frame, lead, action: path(visit.lang, name), kept, asked, listing }))
 }
 
 #[derive(Debug, Deserialize)]

@@ -156,8 +156,22 @@ pub struct Results {
     pub action: String,
     /// The search, to be repeated for another page.
     pub kept: Vec<(&'static str, String)>,
+    /// The same in words: label and value.
+    pub asked: Vec<(String, String)>,
     /// The list.
     pub listing: Listing,
+}
+
+/// Filters of the templates.
+mod filters {
+    /// What a telephone dials for a number as it is written.
+    #[askama::filter_fn]
+    pub fn tel(written: &str, _: &dyn askama::Values) -> askama::Result<String> {
+        // An extension follows a word; it is dialled by hand.
+        let number = written.chars().take_while(|c| !c.is_alphabetic());
+        let dialled: String = number.filter(|c| c.is_ascii_digit() || *c == '+').collect();
+        Ok(format!("tel:{dialled}"))
+    }
 }
 
 /// One file.

@@ -160,6 +160,8 @@ texts! {
     Previous = "Previous page", "Page précédente";
     Paging = "Pages of results", "Pages de résultats";
     NewSearch = "New search", "Nouvelle recherche";
+    ChangeSearch = "Change this search", "Modifier cette recherche";
+    Asked = "You searched for", "Vous avez cherché";
     ColumnName = "Name", "Nom";
     ColumnStatus = "Status", "Situation";
     ColumnPlace = "Place", "Lieu";
@@ -197,6 +199,7 @@ texts! {
     No = "No", "Non";
 
     // Refusals.
+    BackToInfoPol = "Back to InfoPol", "Retour à InfoPol";
     NotFoundTitle = "Not available", "Non disponible";
     NotFound = "There is no such page or file here.", "Cette page ou ce dossier ne se trouve pas ici.";
     ClosedTitle = "Access is closed", "L’accès est fermé";

@@ -14,8 +14,12 @@ use common::{
 };
 
 fn draw(directory: &Path, name: &str, answer: &Answer, size: &str) {
+    draw_page(directory, name, &answer.text().replace("/assets/infopol.css", "infopol.css"), size);
+}
+
+fn draw_page(directory: &Path, name: &str, text: &str, size: &str) {
     let page = directory.join(format!("{name}.html"));
-    fs::write(&page, answer.text().replace("/assets/infopol.css", "infopol.css")).unwrap();
+    fs::write(&page, text).unwrap();
     let profile = tempfile::TempDir::new().unwrap();
     let done = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
@@ -27,6 +31,17 @@ fn draw(directory: &Path, name: &str, answer: &Answer, size: &str) {
         .output()
         .expect("chromium must be installed (Debian: chromium)");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// On a desk and on a telephone.
+fn both(directory: &Path, name: &str, answer: &Answer, (wide, narrow): (u32, u32)) {
+    draw(directory, name, answer, &format!("1200,{wide}"));
+    // A page of its own width in a frame of the telephone's: Chromium has no window narrower than 500 px.
+    let framed = format!("{name}-narrow");
+    let page = format!(
+        "<!DOCTYPE html><style>body {{ margin: 0 }} iframe {{ border: 0 }}</style><iframe src=\"{name}.html\" width=\"375\" height=\"{narrow}\"></iframe>"
+    );
+    draw_page(directory, &framed, &page, &format!("500,{narrow}"));
 }
 
 #[tokio::test]
@@ -41,25 +56,27 @@ async fn draw_the_pages() {
     fs::write(directory.join("infopol.css"), service.send("GET", "/assets/infopol.css", &[], "").await.text()).unwrap();
     let mut browser = Browser::new(&service);
     let sign_on = browser.get("/fr").await;
-    draw(&directory, "sign-on-fr", &sign_on, "1200,900");
+    both(&directory, "sign-on-fr", &sign_on, (900, 1100));
     browser.sign_on("en").await;
     for lang in ["en", "fr"] {
         let search = browser.get(&format!("/{lang}/search")).await;
-        draw(&directory, &format!("search-{lang}"), &search, "1200,850");
+        both(&directory, &format!("search-{lang}"), &search, (850, 1200));
         let results = browser.post(&format!("/{lang}/search"), &[("name", "tremblay")]).await;
-        draw(&directory, &format!("results-{lang}"), &results, "1200,700");
+        both(&directory, &format!("results-{lang}"), &results, (700, 1200));
         let profile = browser.post(&format!("/{lang}/file"), &[("file", "101")]).await;
-        draw(&directory, &format!("profile-{lang}"), &profile, "1200,2100");
+        both(&directory, &format!("profile-{lang}"), &profile, (2100, 3200));
     }
     let list = browser.post("/en/at-large", &[]).await;
-    draw(&directory, "at-large-en", &list, "1200,700");
-    let profile = browser.post("/en/file", &[("file", "102")]).await;
-    draw(&directory, "narrow", &profile, "500,2600");
+    both(&directory, "at-large-en", &list, (700, 1000));
+    let none = browser.post("/en/search", &[("name", "nobody at all")]).await;
+    both(&directory, "none-en", &none, (700, 900));
     replica.exec("UPDATE {share}.cursor SET as_of = now() - interval '40 minutes'").await;
     let stale = browser.post("/fr/search", &[("name", "x")]).await;
-    draw(&directory, "stale-fr", &stale, "1200,850");
+    both(&directory, "stale-fr", &stale, (850, 1200));
+    replica.exec("UPDATE {share}.cursor SET fenced = true").await;
+    both(&directory, "fenced", &browser.post("/fr/search", &[("name", "tremblay")]).await, (700, 900));
     replica.exec("UPDATE {share}.cursor SET suspended = true").await;
-    draw(&directory, "closed", &browser.get("/en/search").await, "1200,700");
+    both(&directory, "closed", &browser.get("/en/search").await, (700, 900));
     service.stop().await;
     replica.remove().await;
 }

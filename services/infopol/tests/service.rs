@@ -313,8 +313,13 @@ async fn pages_lead_from_sign_on_to_a_profile_without_a_script() {
     );
     assert!(text.contains("Unlawfully at large") && text.contains("(asserted)") && text.contains("Data as of"));
 
+    assert!(text.contains("Name or alias <strong>lariviere</strong>"), "what was asked for is said: {text}");
+    let change = browser.post("/en/search", &[("name", "lariviere"), ("edit", "on")]).await.text();
+    assert!(change.contains("id=\"name\" name=\"name\" value=\"lariviere\""), "and can be changed: {change}");
+
     let profile = browser.post("/en/file", &[("file", "101")]).await.text();
     for word in [
+        "href=\"tel:18005550199\"",
         "Unlawfully at large",
         "call the Correctional Service at once",
         "Known to carry weapons",
