@@ -82,6 +82,11 @@ services-down: ## stop them and remove their data
 test-fast: services ## the tests that need no node
 	eval "$$(tests/cluster/services env)" && cargo test --locked --workspace --exclude liaison-e2e
 
+.PHONY: soak
+soak: services ## the property test of sync for STEPS steps (a million) from SEED; docs/soak.md is its account
+	eval "$$(tests/cluster/services env)" && LIAISON_STEPS=$(or $(STEPS),1000000) LIAISON_SEED=$(or $(SEED),20261125) LIAISON_SOAK=$(CURDIR)/docs/soak.md \
+		cargo test --locked --workspace --test exactness -- --nocapture a_replica_is_its_scope_whatever_happens
+
 .PHONY: test-chart
 test-chart: services ## the chart: what it refuses, what it renders, what an API server says to it
 	eval "$$(tests/cluster/services env)" && tests/chart/run

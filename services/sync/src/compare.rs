@@ -80,7 +80,7 @@ pub async fn compare(
         held.fence(store, grant, faults).await?;
     }
     let mut view = View::open(reading).await?;
-    let usable = held.cursor.usable(&view.identity, view.horizon) && held.follows(grant);
+    let usable = held.cursor.usable(&view.identity, view.horizon, view.point.snapshot.xmax) && held.follows(grant);
     let from = if afresh || !usable || held.cursor.filled == ALL { 0 } else { held.cursor.filled };
     let found = find(held, &mut view, store, grant, from, budget).await?;
     view.close().await?;

@@ -90,9 +90,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Whether changes can be applied: of this hub, and not older than what the hub still has.
-    pub fn usable(&self, hub_identity: &str, horizon: u64) -> bool {
-        self.hub_identity.as_deref() == Some(hub_identity) && self.snapshot.as_ref().is_some_and(|s| s.xmin >= horizon)
+    /// Whether changes can be applied: of this hub, not older than what the hub still has, and not of transactions that it has
+    /// not had yet, as after a restore that left its timeline what it was.
+    pub fn usable(&self, hub_identity: &str, horizon: u64, xmax: u64) -> bool {
+        self.hub_identity.as_deref() == Some(hub_identity)
+            && self.snapshot.as_ref().is_some_and(|s| s.xmin >= horizon && s.xmax <= xmax)
     }
 }
 

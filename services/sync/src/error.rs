@@ -40,6 +40,12 @@ pub enum Error {
         /// SQLSTATE, and the text where it cannot quote a value.
         detail: String,
     },
+    /// No room on its disk.
+    #[error("the {} has no space left on its disk: nothing was written, and it goes on when there is room", side.name())]
+    Full {
+        /// Which database.
+        side: Side,
+    },
     /// Somebody on the hub holds a lock that excludes readers: an extract that truncates and loads.
     #[error("the hub's tables are locked by an extract that truncates and loads; trying again")]
     HubBusy,
@@ -106,6 +112,8 @@ impl Error {
             Self::Unreachable { side: Side::Store, .. } | Self::Timeout { side: Side::Store, .. } => "StoreUnreachable",
             Self::Refused { side: Side::Hub, .. } => "HubRefused",
             Self::Refused { side: Side::Store, .. } => "StoreRefused",
+            Self::Full { side: Side::Hub } => "HubFull",
+            Self::Full { side: Side::Store } => "StoreFull",
             Self::HubBusy => "HubBusy",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::NotSeeded(_) => "NotSeeded",
@@ -125,6 +133,9 @@ impl Error {
             let code = db.code().code();
             if side == Side::Hub && code == "55P03" {
                 return Self::HubBusy;
+            }
+            if code == "53100" {
+                return Self::Full { side };
             }
             // Classes 22 (data) and 23 (constraints) and P0 (raised) may quote values; the others speak of objects.
             let silent = ["22", "23", "P0", "LA"].iter().any(|class| code.starts_with(class));

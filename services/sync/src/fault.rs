@@ -1,11 +1,12 @@
-//! Named points of a batch at which a test may stop it, or let something else happen. In production nothing does.
+//! Named points of a batch at which a test may stop it, or let something else happen, and mistakes that a test may seed to show
+//! that it would find them. In production nothing does: neither a setting nor the environment reaches this.
 
 use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 use liaison_records::names::PartnerName;
 
-use crate::error::Error;
+use crate::{cursor::Snapshot, delta::Delta, error::Error, ledger::Settlement, record::PHOTOGRAPH};
 
 /// Between which steps of design 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,15 +44,51 @@ pub const STEPS: [Step; 9] = [
     Step::Narrowing,
 ];
 
+/// A mistake that sync could make. Each is one that a replica fed by simpler means does make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    /// Changes are counted from a number alone: who commits late is passed over.
+    LateCommitPassedOver,
+    /// What leaves is told from the present scope, not from what the replica was found to hold.
+    HoldingsForgotten,
+    /// The replica is written without the ledger.
+    Unledgered,
+    /// The replica takes what the holder of an older lease writes.
+    EpochIgnored,
+    /// A file enters as the changed row alone: what did not change with it, its photograph, is missing.
+    EntersWithoutPhotograph,
+    /// A scope is narrowed while it can be read.
+    NarrowedUnfenced,
+    /// Who loses a record keeps the search row that was made of it.
+    SearchRowKept,
+    /// The ledger's head is not compared with the cursor's: a restored hub or replica goes unnoticed.
+    HeadNotCompared,
+}
+
+/// All of them.
+pub const FAULTS: [Fault; 8] = [
+    Fault::LateCommitPassedOver,
+    Fault::HoldingsForgotten,
+    Fault::Unledgered,
+    Fault::EpochIgnored,
+    Fault::EntersWithoutPhotograph,
+    Fault::NarrowedUnfenced,
+    Fault::SearchRowKept,
+    Fault::HeadNotCompared,
+];
+
 type Hook = Arc<dyn Fn(Step, PartnerName) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 
-/// What happens at the points.
+/// What happens at the points, and which mistake is made.
 #[derive(Clone, Default)]
-pub struct Faults(Option<Hook>);
+pub struct Faults {
+    hook: Option<Hook>,
+    seeded: Option<Fault>,
+}
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Faults(hooked)" } else { "Faults(none)" })
+        write!(f, "Faults(hooked: {}, seeded: {:?})", self.hook.is_some(), self.seeded)
     }
 }
 
@@ -60,14 +97,76 @@ impl Faults {
     pub fn hooked(
         hook: impl Fn(Step, PartnerName) -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
     ) -> Self {
-        Self(Some(Arc::new(hook)))
+        Self { hook: Some(Arc::new(hook)), seeded: None }
+    }
+
+    /// The same, with a mistake.
+    #[must_use]
+    pub fn seeded(self, fault: Fault) -> Self {
+        Self { seeded: Some(fault), ..self }
     }
 
     /// A point was reached.
     pub async fn at(&self, step: Step, partner: &PartnerName) -> Result<(), Error> {
-        match &self.0 {
+        match &self.hook {
             Some(hook) => hook(step, partner.clone()).await,
             None => Ok(()),
+        }
+    }
+
+    /// Whether this mistake is made.
+    pub(crate) fn makes(&self, fault: Fault) -> bool {
+        self.seeded == Some(fault)
+    }
+
+    /// The snapshot from which changes count.
+    pub(crate) fn since(&self, mut snapshot: Snapshot) -> Snapshot {
+        if self.makes(Fault::LateCommitPassedOver) {
+            snapshot.in_progress.clear();
+        }
+        snapshot
+    }
+
+    /// The files that a replica was found to hold.
+    pub(crate) fn held(&self, mut files: Vec<i64>) -> Vec<i64> {
+        if self.makes(Fault::HoldingsForgotten) {
+            files.clear();
+        }
+        files
+    }
+
+    /// What step 1 found.
+    pub(crate) fn settled(&self, mut settlement: Settlement) -> Settlement {
+        if self.makes(Fault::HeadNotCompared) {
+            settlement.rebuild = false;
+        }
+        settlement
+    }
+
+    /// What is to be written of routed changes.
+    pub(crate) fn found(&self, delta: &mut Delta) {
+        if self.makes(Fault::EntersWithoutPhotograph) {
+            let Delta { upserts, enter, .. } = delta;
+            upserts
+                .retain(|(table, _), r| &**table != PHOTOGRAPH || r.offender.is_none_or(|file| !enter.contains(&file)));
+        }
+        if self.makes(Fault::SearchRowKept) {
+            let Delta { upserts, subjects, .. } = delta;
+            subjects.retain(|file, _| upserts.values().any(|record| record.offender == Some(*file)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_no_mistake_is_made_and_no_process_asks_for_one() {
+        assert!(FAULTS.iter().all(|fault| !Faults::default().makes(*fault)));
+        assert!(FAULTS.iter().all(|fault| Faults::default().seeded(*fault).makes(*fault)));
+        for source in [include_str!("cli.rs"), include_str!("main.rs"), include_str!("serve.rs")] {
+            assert!(!source.contains("seeded(") && !source.contains("hooked("), "faults are for tests alone");
         }
     }
 }

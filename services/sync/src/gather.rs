@@ -60,6 +60,10 @@ pub async fn gather(view: &mut View<'_>, askers: &[Asker<'_>], members: &Members
         let axes = view.axes(&changes.files()).await?;
         let candidates: Vec<Candidate<'_>> = routed.iter().map(|asker| asker.candidate).collect();
         gathered.wants.extend(route(&changes, &axes, &candidates, members));
+        // Without a group there is no file, and no search row either (a share without identity).
+        for asker in routed.iter().filter(|asker| asker.groups.is_empty()) {
+            gathered.wants.insert(asker.candidate.slot, Want::default());
+        }
     }
     bound(&mut gathered);
     read(view, askers, &mut gathered).await?;

@@ -31,6 +31,8 @@ pub async fn take_lease(hub: &Client, partner: &PartnerName, holder: &str, claim
              ON CONFLICT (partner) DO UPDATE
                 SET epoch = l.epoch + 1, holder = EXCLUDED.holder, until = EXCLUDED.until
                 WHERE $4 OR l.until < clock_timestamp() OR l.holder = EXCLUDED.holder
+                   -- Written by a clock that has been put back since.
+                   OR l.until > clock_timestamp() + 2 * make_interval(secs => $3)
              RETURNING epoch",
             &[&partner.as_str(), &holder, &f64::from(LEASE_SECONDS), &force],
         )

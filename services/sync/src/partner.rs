@@ -15,7 +15,7 @@ use crate::{
     cursor::{Cursor, Point, Snapshot},
     delta::Delta,
     error::Error,
-    fault::{Faults, Step},
+    fault::{Fault, Faults, Step},
     hub_ledger::{self as hub, Batch, Claim},
     ledger::{self, Heading, Outcome},
     rebuild::{self, Rebuild},
@@ -95,7 +95,7 @@ pub async fn lease(
         beside.map(|next| ledger::settle(&tail, void, &next, &store_identity)).filter(|settlement| !settlement.rebuild);
     let settlement = match going_on {
         Some(settlement) => settlement,
-        None => ledger::settle(&tail, void, &cursor, &store_identity),
+        None => faults.settled(ledger::settle(&tail, void, &cursor, &store_identity)),
     };
     let chain = tail.last.as_ref().map_or((0, Vec::new()), |last| (last.batch, last.head.clone()));
     hub::settle(hub, partner, chain.0, settlement.outcome).await?;
@@ -124,7 +124,7 @@ pub async fn lease(
         rebuild::remove(store, partner, &[&partner.next_schema()]).await?;
     }
     faults.at(Step::Settled, partner).await?;
-    let files = held.share.held(store).await?;
+    let files = faults.held(held.share.held(store).await?);
     Ok((held, files))
 }
 
@@ -206,7 +206,7 @@ impl Held {
 
     /// Fences reads before a scope is narrowed: access first, then the data (I7).
     pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
-        if !self.cursor.fenced {
+        if !self.cursor.fenced && !faults.makes(Fault::NarrowedUnfenced) {
             // Search rows hold alias names and pictures: without their group every search row is made anew first.
             let groups = grant.group_names();
             let searchable = |group: &String| {
@@ -251,6 +251,7 @@ impl Held {
     ) -> Result<Written, Error> {
         let moves = self.cursor.filled != filled
             || self.cursor.hub_identity.as_deref() != Some(hub_identity)
+            || self.cursor.snapshot.as_ref().is_some_and(|s| s.xmax > point.snapshot.xmax)
             || self.cursor.fenced
             || !self.follows(grant);
         if delta.is_empty() {
@@ -273,25 +274,27 @@ impl Held {
             &Heading { partner: partner.as_str(), batch, agreement: &grant.agreement, generation, digest: &digest },
         );
         let kind = if self.rebuilding { "rebuild" } else { kind };
-        hub::commit(
-            hub_client,
-            &Batch {
-                partner: &partner,
-                batch,
-                epoch: self.epoch,
-                kind,
-                agreement: &grant.agreement,
-                generation,
-                store_identity: &self.store_identity,
-                entries: &entries,
-                digest,
-                previous: &previous,
-                head,
-            },
-        )
-        .await?;
+        let recorded = Batch {
+            partner: &partner,
+            batch,
+            epoch: self.epoch,
+            kind,
+            agreement: &grant.agreement,
+            generation,
+            store_identity: &self.store_identity,
+            entries: &entries,
+            digest,
+            previous: &previous,
+            head,
+        };
+        if !faults.makes(Fault::Unledgered) {
+            hub::commit(hub_client, &recorded).await?;
+        }
         self.chain = (batch, head.to_vec());
         faults.at(Step::Ledgered, &partner).await?;
+        if faults.makes(Fault::EpochIgnored) {
+            self.epoch = self.share.cursor(store).await?.epoch;
+        }
         let advance = Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
         let written = faults.at(Step::Written, &partner);
         self.share.apply(store, &advance, grant, delta, images, written).await?;

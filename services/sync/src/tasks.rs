@@ -197,6 +197,7 @@ pub(crate) async fn deliver(
         let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
         let seen = held.share.seen(store, &keys(want, source, &names)).await?;
         delta.changes(want, source, &seen, &names, |file| holds.contains(&file));
+        context.faults.found(&mut delta);
         let images = held.pick(store, &delta, &source.images).await?;
         let faults = &context.faults;
         let hub = hub.client()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use liaison_crds::{PartnerConnection, SharingAgreement};
 use liaison_records::{
-    codes::{Code, FieldGroup},
+    codes::{AtLarge, Code, Custody, FieldGroup, Jurisdiction, ReleaseType, Status, WarrantState},
     names::PartnerName,
     population::{Axes, Population},
 };
@@ -26,9 +26,10 @@ impl Scope {
         self.share.covers(axes) && self.agreement.covers(axes)
     }
 
-    /// The same as an SQL condition over a row of `oms.offender`.
+    /// The same as an SQL condition over a row of `oms.offender`. A file with a code that is in no list is nobody's (I5), as
+    /// it is where the scope is decided by [`Scope::covers`].
     pub fn to_sql(&self, row: &str) -> String {
-        format!("({} AND {})", self.share.to_sql(row), self.agreement.to_sql(row))
+        format!("({} AND {} AND {})", self.share.to_sql(row), self.agreement.to_sql(row), known(row))
     }
 
     /// Whether `self` certainly covers all that `other` covers. False when it cannot be told.
@@ -38,6 +39,23 @@ impl Scope {
         let within = |outer: &Population| inside(&other.share, outer) || inside(&other.agreement, outer);
         within(&self.share) && within(&self.agreement)
     }
+}
+
+/// That every code of a row of `oms.offender` is one that we know.
+fn known(row: &str) -> String {
+    fn list<C: Code>() -> String {
+        C::ALL.iter().map(|code| format!("'{}'", code.as_str())).collect::<Vec<_>>().join(", ")
+    }
+    format!(
+        "{row}.custody IN ({}) AND {row}.status IN ({}) AND {row}.at_large IN ({}) AND {row}.warrant IN ({}) AND \
+         {row}.jurisdiction IN ({}) AND ({row}.release_type IS NULL OR {row}.release_type IN ({}))",
+        list::<Custody>(),
+        list::<Status>(),
+        list::<AtLarge>(),
+        list::<WarrantState>(),
+        list::<Jurisdiction>(),
+        list::<ReleaseType>()
+    )
 }
 
 /// What an agreement in force grants a partner.

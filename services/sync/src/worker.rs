@@ -399,10 +399,10 @@ impl Worker {
                 self.tasks.spawn(timed(name, 300, work));
                 return true;
             }
-            // The as-of row, once per half freshness objective.
+            // The as-of row, once per half freshness objective; also when the hub's clock was put back.
             let due = i64::from(terms.freshness_seconds) * 500;
             let written = held.cursor.as_of_millis.unwrap_or(0);
-            if held.exact_at.as_ref().is_some_and(|point| point.millis - written >= due) {
+            if held.exact_at.as_ref().is_some_and(|point| (point.millis - written).abs() >= due) {
                 state.busy = true;
                 self.tasks.spawn(timed(name, 30, async move { touch(&context, held).await }));
                 return true;
@@ -420,7 +420,8 @@ impl Worker {
             let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
             let whole = held.cursor.filled == ALL && held.rebuild.is_none();
             if whole && held.follows(grant) && held.told.as_ref() == Some(&state.terms) {
-                ready.push((partner.clone(), state.slot, grant.clone(), since.clone(), state.terms.generation));
+                let since = self.context.faults.since(since.clone());
+                ready.push((partner.clone(), state.slot, grant.clone(), since, state.terms.generation));
             }
         }
         if ready.is_empty() {
@@ -468,7 +469,8 @@ impl Worker {
         let (usable, unusable): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(partner, ..)| {
             let held = self.partners.get(partner).and_then(|s| s.held.as_ref());
             held.is_some_and(|h| {
-                h.cursor.hub_identity.as_deref() == Some(&identity) && h.position().is_some_and(|s| s.xmin >= horizon)
+                h.cursor.hub_identity.as_deref() == Some(&identity)
+                    && h.position().is_some_and(|s| s.xmin >= horizon && s.xmax <= point.snapshot.xmax)
             })
         });
         let names: HashMap<Slot, Vec<String>> =
@@ -484,14 +486,17 @@ impl Worker {
         let mut gathered = gather(&mut view, &askers, &self.members).await?;
         view.close().await?;
         drop(askers);
+        let mut started = false;
         for (partner, ..) in unusable {
             if let Some(state) = self.partners.get_mut(&partner) {
-                tracing::warn!(%partner, "the cursor is of another hub, or older than the change log: comparing all");
+                tracing::warn!(%partner, "the cursor is of another hub, or not of this one's change log: comparing all");
                 state.compare = true;
+                // What this hub's ledger knows is not what ours did: step 1 again, before anything is added to it.
+                state.held = None;
+                started = true;
             }
         }
         let source = Arc::new(std::mem::take(&mut gathered.source));
-        let mut started = false;
         for (partner, slot, grant, _, generation) in usable {
             if gathered.compare.contains(&slot) {
                 if let Some(state) = self.partners.get_mut(&partner) {
@@ -559,11 +564,11 @@ impl Worker {
                 if let Some((reason, message)) = standing.trouble {
                     return Err((partner, reason, message));
                 }
-                let held = self
-                    .partners
-                    .get(&partner)
-                    .filter(|s| !s.compare)
-                    .and_then(|s| s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms)));
+                let held = self.partners.get(&partner).filter(|s| !s.compare).and_then(|s| {
+                    // A batch that was under way when the terms changed is exact, and follows the old ones.
+                    let follows = |h: &Held| s.terms.open(now).is_none_or(|grant| h.follows(grant));
+                    s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms) && follows(h))
+                });
                 let Some(held) = held else { continue };
                 let earlier = before.get(&partner).and_then(Option::as_ref);
                 let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);

@@ -1,6 +1,8 @@
 //! A hub and a store of one test's own on the real PostgreSQL, a small OMS, and the oracle.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod cluster;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -46,10 +48,22 @@ pub struct World {
     pub store: Client,
     pub hub_target: Target,
     pub store_target: Target,
+    hub_url: String,
+    store_url: String,
     partners: Vec<PartnerName>,
 }
 
-/// The tables of OMS that the tests use, with the catalogue's names.
+/// Hub and store of a world of another process.
+pub fn targets(world: &str) -> (Target, Target) {
+    let of = |side, part: &str| Target::from_url(side, &database(&url(), &format!("{world}_{part}"))).unwrap();
+    (of(Side::Hub, "hub"), of(Side::Store, "store"))
+}
+
+fn database(server: &str, name: &str) -> String {
+    format!("{}/{name}", server.rsplit_once('/').expect("a URL with a database").0)
+}
+
+/// The tables of OMS that the tests use, with the catalogue's names, and one of which the catalogue knows nothing.
 const OMS: &str = r"
 CREATE SCHEMA oms;
 CREATE TABLE oms.image (sha256 bytea PRIMARY KEY, jpeg bytea NOT NULL);
@@ -63,6 +77,8 @@ CREATE TABLE oms.photograph (id bigint PRIMARY KEY, offender bigint NOT NULL REF
     sha256 bytea NOT NULL, taken_on date NOT NULL);
 CREATE TABLE oms.sentence (id bigint PRIMARY KEY, offender bigint NOT NULL REFERENCES oms.offender (id) ON DELETE CASCADE,
     length_days int);
+CREATE TABLE oms.victim (id bigint PRIMARY KEY, offender bigint NOT NULL REFERENCES oms.offender (id) ON DELETE CASCADE,
+    note text NOT NULL);
 CREATE INDEX ON oms.alias (offender); CREATE INDEX ON oms.photograph (offender); CREATE INDEX ON oms.sentence (offender);
 ";
 const VIEW: &str = r"
@@ -74,27 +90,29 @@ UNION ALL SELECT offender, 'aliases', 'alias', id, jsonb_build_object('surname',
 UNION ALL SELECT offender, 'photograph', 'photograph', id,
     jsonb_build_object('sha256', encode(sha256, 'hex'), 'takenOn', taken_on) FROM oms.photograph
 UNION ALL SELECT offender, 'sentence', 'sentence', id, jsonb_build_object('lengthDays', length_days) FROM oms.sentence
+UNION ALL SELECT offender, 'victims', 'victim', id, jsonb_build_object('note', note) FROM oms.victim
 UNION ALL SELECT NULL::bigint, 'supervision', 'office', id, jsonb_build_object('nameEn', name_en) FROM oms.office;
 SELECT liaison.capture('oms.offender', 'offender', 'id'), liaison.capture('oms.alias', 'alias', 'offender'),
     liaison.capture('oms.photograph', 'photograph', 'offender'), liaison.capture('oms.sentence', 'sentence', 'offender'),
-    liaison.capture('oms.office', 'office', NULL);
+    liaison.capture('oms.office', 'office', NULL), liaison.capture('oms.victim', 'victim', 'offender');
 ";
 
 impl World {
     /// `name` must be unique among tests: it names databases and roles.
     pub async fn new(name: &str) -> Self {
-        let base = url();
-        let admin = connect(&base).await;
+        Self::at(name, &url(), &url(), "").await
+    }
+
+    /// The same on other servers, given by the URL of any of their databases. `options` end the statement that makes the store's.
+    pub async fn at(name: &str, hub_server: &str, store_server: &str, options: &str) -> Self {
         let name = format!("{name}_{}", std::process::id());
-        for part in ["hub", "store"] {
+        for (part, server, options) in [("hub", hub_server, ""), ("store", store_server, options)] {
+            let admin = connect(server).await;
             admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{part} WITH (FORCE)")).await.unwrap();
-            admin.batch_execute(&format!("CREATE DATABASE {name}_{part}")).await.unwrap();
+            admin.batch_execute(&format!("CREATE DATABASE {name}_{part} {options}")).await.unwrap();
         }
-        let of = |part: &str| {
-            let (server, _) = base.rsplit_once('/').expect("a URL with a database");
-            format!("{server}/{name}_{part}")
-        };
-        let (hub_url, store_url) = (of("hub"), of("store"));
+        let (hub_url, store_url) =
+            (database(hub_server, &format!("{name}_hub")), database(store_server, &format!("{name}_store")));
         let hub = connect(&hub_url).await;
         hub.batch_execute("CREATE SCHEMA liaison").await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0100_liaison_change.sql")).await.unwrap();
@@ -108,9 +126,24 @@ impl World {
             store: connect(&store_url).await,
             hub_target: Target::from_url(Side::Hub, &hub_url).unwrap(),
             store_target: Target::from_url(Side::Store, &store_url).unwrap(),
+            hub_url,
+            store_url,
             partners: Vec::new(),
             name,
         }
+    }
+
+    /// Connects again to servers that were away.
+    pub async fn come_back(&mut self) {
+        self.hub = connect(&self.hub_url).await;
+        self.store = connect(&self.store_url).await;
+    }
+
+    /// Another server is the hub from now on.
+    pub async fn fail_over_hub(&mut self, server: &str) {
+        self.hub_url = database(server, &format!("{}_hub", self.name));
+        self.hub_target = Target::from_url(Side::Hub, &self.hub_url).unwrap();
+        self.hub = connect(&self.hub_url).await;
     }
 
     /// The real OMS schema, and a population of `files` in the community and as many elsewhere. sync logs in as its own role,
@@ -156,6 +189,8 @@ impl World {
             store: connect(&store_url).await,
             hub_target: Target::from_url(Side::Hub, &as_sync(&hub_url)).unwrap(),
             store_target: Target::from_url(Side::Store, &as_sync(&store_url)).unwrap(),
+            hub_url,
+            store_url,
             partners: Vec::new(),
             name,
         }
@@ -180,6 +215,37 @@ impl World {
         self.partners.push(partner.clone());
     }
 
+    /// The same for a partner that was disposed of.
+    pub async fn prepare_again(&self, partner: &PartnerName) {
+        let mut client = self.store_target.connect().await.unwrap();
+        seed::prepare(&mut client, partner, VERIFIER).await.unwrap();
+    }
+
+    /// Leaves the hub, so that its database can be copied.
+    pub async fn leave_hub(&mut self) {
+        self.hub = connect(&url()).await;
+    }
+
+    /// Is there again.
+    pub async fn return_to_hub(&mut self) {
+        self.hub = connect(&self.hub_url).await;
+    }
+
+    /// Makes database `to` a copy of `from`; whoever is connected to either is not any more. `hub` or `backup`.
+    pub async fn copy_hub(&self, from: &str, to: &str) {
+        let (admin, name) = (connect(&url()).await, &self.name);
+        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{to} WITH (FORCE)")).await.unwrap();
+        for attempt in 0.. {
+            let leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+            admin.execute(leave, &[&format!("{name}_{from}")]).await.unwrap();
+            match admin.batch_execute(&format!("CREATE DATABASE {name}_{to} TEMPLATE {name}_{from}")).await {
+                Ok(()) => return,
+                Err(error) if attempt > 100 => panic!("{error:?}"),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     /// A partner name that no other test uses.
     pub fn partner(&self, suffix: &str) -> PartnerName {
         format!("{}-{suffix}", self.name.replace('_', "-")).parse().unwrap()
@@ -191,12 +257,14 @@ impl World {
     }
 
     pub async fn drop(self) {
-        let Self { name, hub, store, partners, .. } = self;
+        let Self { name, hub, store, partners, hub_url, store_url, .. } = self;
         drop((hub, store));
-        let admin = connect(&url()).await;
-        for part in ["hub", "store"] {
+        for part in ["hub", "backup"] {
+            let admin = connect(&database(&hub_url, "postgres")).await;
             admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{part} WITH (FORCE)")).await.unwrap();
         }
+        let admin = connect(&database(&store_url, "postgres")).await;
+        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_store WITH (FORCE)")).await.unwrap();
         for partner in partners {
             admin.batch_execute(&format!("DROP ROLE IF EXISTS {}", ident(&partner.reader_role()))).await.unwrap();
         }

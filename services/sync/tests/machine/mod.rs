@@ -1,0 +1,672 @@
+//! The state machine behind the property test, the seeded faults and the soak: one hub, one store, a few partners, one process
+//! that syncs them, and everything that may happen to them.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+pub mod action;
+pub mod oracle;
+mod watch;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use action::{Action, PLACES, Transaction, Want, Whole};
+use liaison_records::codes::{Code, FieldGroup};
+use liaison_sync::{
+    compare::Budget,
+    dispose::{Policy, dispose},
+    fault::{Fault, Step},
+    quote::ident,
+    terms::{Grant, Terms},
+    worker::{Context, Worker},
+};
+use oracle::{Oracle, Range, Violation, violation};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use watch::{Plan, Watch};
+
+use crate::support::{World, file_sql, now, population, terms};
+
+/// What a run has met, and how often.
+pub type Coverage = BTreeMap<&'static str, u64>;
+
+/// What a run must meet: none of these may be zero.
+pub const MUST_MEET: [&str; 34] = [
+    "enter and leave in one transaction",
+    "cascade",
+    "key reuse",
+    "photograph",
+    "record moves to another file",
+    "unknown code",
+    "unknown field group",
+    "savepoint rolled back",
+    "TRUNCATE and reload",
+    "TRUNCATE of one table",
+    "late commit",
+    "narrowing",
+    "widening",
+    "narrowing during a batch",
+    "suspension",
+    "agreement ended",
+    "revocation and disposal",
+    "killed: lease on the hub, epoch not in the replica",
+    "killed: epoch in the replica, last batch not settled",
+    "killed: settled",
+    "killed after 4",
+    "killed before 5",
+    "killed between 5 and 6",
+    "killed before the replica's commit",
+    "killed after 6",
+    "killed behind the fence",
+    "process gone",
+    "lease lost before 5",
+    "lease lost between 5 and 6",
+    "fill in many batches",
+    "change log trimmed",
+    "hub restored, and its ledger behind",
+    "replica restored, and behind the ledger",
+    "lease taken by another",
+];
+
+/// How long anything may take before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Partner {
+    terms: Terms,
+    /// What it is granted while an agreement is in force.
+    grant: Grant,
+    /// The snapshot of its cursor when it was last looked at.
+    snapshot: Option<String>,
+    backup: bool,
+}
+
+/// One hub, one store, and what happens to them.
+pub struct Machine {
+    world: World,
+    partners: Vec<Partner>,
+    worker: Option<Worker>,
+    small: bool,
+    late: Option<(tokio_postgres::Client, &'static str)>,
+    backup: bool,
+    watch: Watch,
+    oracle: Oracle,
+    fault: Option<Fault>,
+    pub coverage: Coverage,
+    /// Cycles that brought everybody up to date and were checked in full.
+    pub cycles: u64,
+}
+
+impl Machine {
+    /// A world of its own, drawn from `rng`.
+    pub async fn new(name: &str, rng: &mut StdRng, fault: Option<Fault>) -> Self {
+        let mut world = World::new(name).await;
+        let mut partners = Vec::new();
+        for index in 0..rng.random_range(2..=4) {
+            let partner = world.partner(&format!("{index}"));
+            world.prepare(&partner).await;
+            let drawn = Want::draw(rng);
+            let mut terms = terms(&partner, &[], &drawn.share);
+            let grant = granted(terms.grant.as_ref().unwrap(), &drawn);
+            terms.grant = Some(grant.clone());
+            partners.push(Partner { terms, grant, snapshot: None, backup: false });
+        }
+        for file in 1..=action::FILES * 2 / 3 {
+            world.execute(&file_sql(file, PLACES.choose(rng).unwrap(), "Released", 2)).await;
+        }
+        let watch = Watch::new(&world).await;
+        let oracle = Oracle::new(partners.len());
+        Self {
+            world,
+            partners,
+            worker: None,
+            small: rng.random_range(0..2) == 0,
+            late: None,
+            backup: false,
+            watch,
+            oracle,
+            fault,
+            coverage: Coverage::new(),
+            cycles: 0,
+        }
+    }
+
+    pub fn partners(&self) -> usize {
+        self.partners.len()
+    }
+
+    /// Records that were compared with the hub's so far.
+    pub fn compared(&self) -> u64 {
+        self.oracle.compared
+    }
+
+    fn met(&mut self, what: &'static str) {
+        *self.coverage.entry(what).or_default() += 1;
+    }
+
+    fn terms(&self) -> Vec<Terms> {
+        self.partners.iter().map(|p| p.terms.clone()).collect()
+    }
+
+    fn context(&self, small: bool) -> Context {
+        let budget = if small { Budget { chunk: 2, bytes: 1, ..Budget::default() } } else { Budget::default() };
+        let mut faults = self.watch.faults();
+        if let Some(fault) = self.fault {
+            faults = faults.seeded(fault);
+        }
+        Context::new(&self.world.hub_target, &self.world.store_target, "w", budget, faults)
+    }
+
+    /// The worker that is there, or another.
+    fn take_worker(&mut self) -> Worker {
+        let mut worker = self
+            .worker
+            .take()
+            .unwrap_or_else(|| Worker::new(self.context(self.small)).with_patience(Duration::from_millis(1)));
+        let terms = self.terms();
+        self.watch.set_terms(&terms);
+        worker.set_terms(terms);
+        worker
+    }
+
+    /// Does what `action` says, as far as it can be done now, and checks what must hold afterwards.
+    pub async fn step(&mut self, action: &Action) -> Result<(), Violation> {
+        match action {
+            Action::Transact(transaction) => self.transact(transaction).await,
+            Action::OpenLate { file, place } => self.open_late(*file, place).await,
+            Action::EndLate { commit } => self.end_late(*commit).await,
+            Action::Edit { partner, want } => self.edit(*partner, want),
+            Action::Suspend { partner } => {
+                let terms = &mut self.partners[*partner].terms;
+                terms.suspended = !terms.suspended;
+                terms.generation += 1;
+                if terms.suspended {
+                    self.met("suspension");
+                }
+                return self.sync().await;
+            }
+            Action::Agreement { partner } => {
+                let partner = &mut self.partners[*partner];
+                let ends = partner.terms.grant.is_some();
+                partner.terms.grant = (!ends).then(|| partner.grant.clone());
+                let until = crate::support::terms(&partner.terms.partner, &[], EVERYBODY).authorized_until;
+                partner.terms.authorized_until = until.filter(|_| !ends);
+                if ends {
+                    self.met("agreement ended");
+                }
+                return self.sync().await;
+            }
+            Action::Sync => return self.sync().await,
+            Action::Kill { partner, step, before, edit, crash } => {
+                return self.kill(*partner, *step, before, edit.as_ref(), *crash).await;
+            }
+            Action::LoseLease { partner, step, before, meanwhile } => {
+                return self.lose_lease(*partner, *step, before, meanwhile).await;
+            }
+            Action::NarrowDuring { partner, step, before, then } => {
+                return self.narrow_during(*partner, *step, before, then).await;
+            }
+            Action::Restart { small } => {
+                if let Some(worker) = self.worker.take() {
+                    drop(worker);
+                    self.met("lease taken by another");
+                }
+                self.small = *small;
+            }
+            Action::Trim => {
+                if let Some(worker) = &self.worker {
+                    match worker.trim().await {
+                        Ok(0) => {}
+                        Ok(_) => self.met("change log trimmed"),
+                        Err(error) => return violation("I8", format!("trimming: {error}")),
+                    }
+                }
+            }
+            Action::BackUpHub => return self.back_up_hub().await,
+            Action::RestoreHub => return self.restore_hub().await,
+            Action::BackUpReplica { partner } => self.copy_replica(*partner, false).await,
+            Action::RestoreReplica { partner } => {
+                if self.partners[*partner].backup {
+                    return self.restore_replica(*partner).await;
+                }
+            }
+            Action::Dispose { partner, want } => return self.dispose(*partner, want).await,
+        }
+        Ok(())
+    }
+
+    async fn transact(&mut self, transaction: &Transaction) {
+        let sql = transaction.sql(self.late.is_some());
+        self.world.execute(&sql).await;
+        if transaction.rollback {
+            return;
+        }
+        for op in &transaction.ops {
+            self.met(op.name());
+        }
+        match transaction.whole {
+            Whole::Reload if self.late.is_none() => self.met("TRUNCATE and reload"),
+            Whole::Truncate if self.late.is_none() => self.met("TRUNCATE of one table"),
+            _ => {}
+        }
+    }
+
+    async fn open_late(&mut self, file: i64, place: &str) {
+        if self.late.is_some() {
+            return;
+        }
+        let client = self.world.hub_target.connect().await.unwrap();
+        let sql =
+            format!("BEGIN; DELETE FROM oms.offender WHERE id = {file}; {}", file_sql(file, place, "Suspended", 1));
+        client.batch_execute(&sql).await.unwrap();
+        self.late = Some((client, "opened"));
+    }
+
+    async fn end_late(&mut self, commit: bool) {
+        if let Some((client, state)) = self.late.take() {
+            client.batch_execute(if commit { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+            if commit && state == "synced over" {
+                self.met("late commit");
+            }
+        }
+    }
+
+    fn edit(&mut self, partner: usize, want: &Want) {
+        let partner = &mut self.partners[partner];
+        let after = granted(&partner.grant, want);
+        let narrower = narrows(&partner.grant, &after);
+        partner.grant = after.clone();
+        partner.terms.grant = partner.terms.grant.as_ref().map(|_| after);
+        partner.terms.generation += 1;
+        self.met(if narrower { "narrowing" } else { "widening" });
+    }
+
+    /// Brings everybody up to date, and checks everything.
+    async fn sync(&mut self) -> Result<(), Violation> {
+        let mut worker = self.take_worker();
+        let result = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+        match result {
+            Err(_) => return violation("I8", "it did not converge within a minute"),
+            Ok(Err((partner, reason, message))) => return violation("I8", format!("{partner}: {reason}: {message}")),
+            Ok(Ok(())) => {}
+        }
+        if worker.take_reports().iter().filter(|r| r.result.is_ok_and(|w| w.batch.is_some())).count() > 8 {
+            self.met("fill in many batches");
+        }
+        self.worker = Some(worker);
+        if let Some((_, state)) = &mut self.late {
+            *state = "synced over";
+        }
+        self.cycles += 1;
+        self.check(true).await
+    }
+
+    /// `whole`: everybody has just been brought up to date. Else a batch may have landed or not, and what landed is checked.
+    async fn check(&mut self, whole: bool) -> Result<(), Violation> {
+        self.watch.found()?;
+        let terms = self.terms();
+        let open = |terms: &Terms| terms.open(now()).is_some();
+        let ranges: Vec<Range> = if whole {
+            terms.iter().map(|t| if open(t) { Range::All } else { Range::Nothing }).collect()
+        } else {
+            let there = oracle::replicas(&self.world.store, &terms).await;
+            let landed = |index: usize| {
+                let (cursor, partner) = (&there[index].cursor, &self.partners[index]);
+                let grant = partner.terms.grant.as_ref().filter(|_| open(&partner.terms));
+                let follows = grant.is_some_and(|grant| {
+                    cursor.groups == grant.group_names()
+                        && cursor.population == serde_json::to_value(&grant.scope).ok()
+                        && cursor.snapshot.is_some()
+                });
+                follows && cursor.snapshot != partner.snapshot
+            };
+            (0..terms.len()).map(|i| if landed(i) { Range::Filled } else { Range::Nothing }).collect()
+        };
+        let replicas = self.oracle.check(&self.world.hub, &self.world.store, &terms, &ranges).await?;
+        for (index, replica) in replicas.iter().enumerate() {
+            if whole {
+                self.oracle.closed(index, &terms[index], open(&terms[index]), replica)?;
+            }
+            self.partners[index].snapshot.clone_from(&replica.cursor.snapshot);
+        }
+        Ok(())
+    }
+
+    async fn kill(
+        &mut self,
+        partner: usize,
+        step: Step,
+        before: &Transaction,
+        edit: Option<&Want>,
+        crash: bool,
+    ) -> Result<(), Violation> {
+        self.transact(before).await;
+        if let Some(want) = edit {
+            self.edit(partner, want);
+        }
+        if crash || matches!(step, Step::Leased | Step::Fenced | Step::Settled) {
+            self.worker = None;
+        }
+        let victim = self.partners[partner].terms.partner.clone();
+        let mut worker = self.take_worker();
+        self.watch.plan(Plan::Stop { partner: victim, step });
+        let result = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+        let stopped = self.watch.done();
+        match result {
+            Err(_) => return violation("I8", "it did not end within a minute"),
+            Ok(Ok(())) if stopped => return violation("I8", format!("stopped at {step:?}, it says that all is well")),
+            Ok(Err((partner, reason, message))) if !stopped || reason != "Stopped" => {
+                return violation("I8", format!("{partner}: {reason}: {message}"));
+            }
+            Ok(_) => {}
+        }
+        if stopped {
+            self.met(match step {
+                Step::Leased => "killed: lease on the hub, epoch not in the replica",
+                Step::Fenced => "killed: epoch in the replica, last batch not settled",
+                Step::Settled => "killed: settled",
+                Step::Read => "killed after 4",
+                Step::Decided => "killed before 5",
+                Step::Ledgered => "killed between 5 and 6",
+                Step::Written => "killed before the replica's commit",
+                Step::Landed => "killed after 6",
+                Step::Narrowing => "killed behind the fence",
+            });
+        }
+        if crash {
+            drop(worker);
+            self.met("process gone");
+        } else {
+            self.worker = Some(worker);
+        }
+        self.check(false).await
+    }
+
+    async fn lose_lease(
+        &mut self,
+        partner: usize,
+        step: Step,
+        before: &Transaction,
+        meanwhile: &Transaction,
+    ) -> Result<(), Violation> {
+        self.sync().await?;
+        self.transact(before).await;
+        let victim = self.partners[partner].terms.partner.clone();
+        let mut old = self.take_worker();
+        let held = self.watch.hold(victim.clone(), step);
+        let old = tokio::spawn(async move {
+            let result = tokio::time::timeout(PATIENCE, old.converge(now())).await;
+            (old, result)
+        });
+        let reached = held.reached(&old).await;
+        if !reached {
+            held.go_on();
+        } else {
+            self.met(if step == Step::Ledgered { "lease lost between 5 and 6" } else { "lease lost before 5" });
+            self.transact(meanwhile).await;
+            // The same holder's name: the lease is taken at once, as if it had run out.
+            self.small = !self.small;
+            let second = self.sync().await;
+            held.go_on();
+            second?;
+        }
+        let (old, result) = old.await.unwrap();
+        drop(old);
+        match result {
+            Err(_) => return violation("I8", "the worker that lost its lease did not end within a minute"),
+            Ok(Err((_, "LeaseHeld", _))) if reached => {}
+            Ok(Err((partner, reason, message))) => return violation("I8", format!("{partner}: {reason}: {message}")),
+            // At Read it does not know yet what it would write: nothing, perhaps, when it compares with what the other wrote.
+            Ok(Ok(())) if reached && step != Step::Read => {
+                return violation("I8", format!("{victim} was written without its lease at {step:?}"));
+            }
+            Ok(Ok(())) => {}
+        }
+        if reached { self.check(true).await } else { self.sync().await }
+    }
+
+    async fn narrow_during(
+        &mut self,
+        partner: usize,
+        step: Step,
+        before: &Transaction,
+        then: &Want,
+    ) -> Result<(), Violation> {
+        self.transact(before).await;
+        let everything = Want {
+            groups: vec!["identity", "aliases", "photograph", "sentence", "supervision"],
+            share: EVERYBODY.to_owned(),
+            agreement: EVERYBODY.to_owned(),
+        };
+        self.edit(partner, &everything);
+        let victim = self.partners[partner].terms.partner.clone();
+        let mut worker = self.take_worker();
+        let held = self.watch.hold(victim, step);
+        let mut reached = false;
+        loop {
+            let started = match worker.round(now()).await {
+                Ok(started) => started,
+                Err(error) => return violation("I8", format!("a round failed: {error}")),
+            };
+            while worker.busy() && !held.is_reached() {
+                worker.wait(Duration::from_millis(1)).await;
+            }
+            reached |= held.is_reached();
+            if reached || !started {
+                break;
+            }
+        }
+        self.edit(partner, then);
+        let terms = self.terms();
+        self.watch.set_terms(&terms);
+        worker.set_terms(terms);
+        held.go_on();
+        if reached {
+            self.met("narrowing during a batch");
+        }
+        self.worker = Some(worker);
+        self.sync().await
+    }
+
+    /// Nobody is connected to the hub any more.
+    async fn leave_hub(&mut self) {
+        self.worker = None;
+        self.late = None;
+        self.world.leave_hub().await;
+        self.watch.leave_hub().await;
+    }
+
+    async fn return_to_hub(&mut self) {
+        self.world.return_to_hub().await;
+        self.watch.return_to_hub(&self.world).await;
+    }
+
+    /// A backup of the hub: another database with its contents. What the replicas have is as of then, too.
+    async fn back_up_hub(&mut self) -> Result<(), Violation> {
+        self.end_late(true).await;
+        self.sync().await?;
+        self.leave_hub().await;
+        self.world.copy_hub("hub", "backup").await;
+        self.return_to_hub().await;
+        self.backup = true;
+        Ok(())
+    }
+
+    /// The same server, so its identity is what it was: the ledger's head must tell.
+    async fn restore_hub(&mut self) -> Result<(), Violation> {
+        if !self.backup {
+            return Ok(());
+        }
+        let heads = "SELECT coalesce(max(batch), 0) FROM liaison.ledger_batch";
+        let before: i64 = self.world.hub.query_one(heads, &[]).await.unwrap().get(0);
+        self.leave_hub().await;
+        self.world.copy_hub("backup", "hub").await;
+        self.return_to_hub().await;
+        let after: i64 = self.world.hub.query_one(heads, &[]).await.unwrap().get(0);
+        if after < before {
+            self.met("hub restored, and its ledger behind");
+        }
+        self.oracle.forget();
+        self.sync().await
+    }
+
+    /// Copies the four tables of a replica away, or back.
+    async fn copy_replica(&mut self, partner: usize, back: bool) {
+        let partner = &mut self.partners[partner];
+        let share = partner.terms.partner.share_schema();
+        let (share, copy) = (ident(&share), ident(&format!("copy_{share}")));
+        let mut sql = format!("BEGIN; CREATE SCHEMA IF NOT EXISTS {copy};");
+        for table in ["record", "subject", "photograph", "cursor"] {
+            sql += &if back {
+                format!("DELETE FROM {share}.{table}; INSERT INTO {share}.{table} TABLE {copy}.{table};")
+            } else {
+                format!("DROP TABLE IF EXISTS {copy}.{table}; CREATE TABLE {copy}.{table} AS TABLE {share}.{table};")
+            };
+        }
+        partner.backup = true;
+        let sql = format!("SET client_min_messages = error; {sql} COMMIT");
+        self.world.store.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    async fn restore_replica(&mut self, partner: usize) -> Result<(), Violation> {
+        // Whoever was connected is not any more.
+        self.worker = None;
+        let terms = self.terms();
+        let before = oracle::replicas(&self.world.store, &terms).await[partner].cursor.batch;
+        self.copy_replica(partner, true).await;
+        if oracle::replicas(&self.world.store, &terms).await[partner].cursor.batch < before {
+            self.met("replica restored, and behind the ledger");
+        }
+        self.sync().await
+    }
+
+    /// The connection is revoked and deleted, the replica disposed of; then somebody makes one of this name again.
+    async fn dispose(&mut self, index: usize, want: &Want) -> Result<(), Violation> {
+        let partner = self.partners[index].terms.partner.clone();
+        let (hub, store) = (self.world.hub_target.clone(), self.world.store_target.clone());
+        for _ in 0..2 {
+            let done = dispose(&hub, &store, &partner, &Policy::Delete, "job").await;
+            match done {
+                Ok(done) if done.gone => {}
+                Ok(_) => return violation("I7", format!("{partner} was disposed of, and is not gone")),
+                Err(error) => return violation("I8", format!("disposal of {partner}: {error}")),
+            }
+        }
+        let there = "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = ANY ($1)) + (SELECT count(*) FROM pg_roles WHERE rolname = $2)";
+        let schemas = [partner.share_schema(), partner.journal_schema(), partner.next_schema(), partner.old_schema()];
+        let left: i64 =
+            self.world.store.query_one(there, &[&&schemas[..], &partner.reader_role()]).await.unwrap().get(0);
+        if left > 0 {
+            return violation("I7", format!("{partner} was disposed of, and {left} of its objects are left"));
+        }
+        self.met("revocation and disposal");
+        self.world.prepare_again(&partner).await;
+        let partner = &mut self.partners[index];
+        partner.grant = granted(&partner.grant, want);
+        partner.terms = Terms {
+            generation: 1,
+            suspended: false,
+            grant: Some(partner.grant.clone()),
+            ..terms(&partner.terms.partner, &[], EVERYBODY)
+        };
+        // Whoever syncs it finds out that its lease was taken, and takes one again.
+        let mut worker = self.take_worker();
+        let found = worker.converge(now()).await;
+        self.worker = Some(worker);
+        match found {
+            Ok(()) | Err((_, "LeaseHeld", _)) => self.sync().await,
+            Err((partner, reason, message)) => violation("I8", format!("{partner}: {reason}: {message}")),
+        }
+    }
+
+    /// Removes its databases and roles.
+    pub async fn drop(self) {
+        let Self { world, worker, late, watch, .. } = self;
+        drop((worker, late, watch));
+        world.drop().await;
+    }
+}
+
+const EVERYBODY: &str = r#"{"anyOf":[{"custody":["Community","Incarcerated","Archived"]}]}"#;
+
+fn granted(before: &Grant, want: &Want) -> Grant {
+    let mut grant = before.clone();
+    grant.groups = want.groups.iter().map(|g| FieldGroup::parse(g).unwrap()).collect();
+    grant.scope.share = population(&want.share);
+    grant.scope.agreement = population(&want.agreement);
+    grant
+}
+
+fn narrows(before: &Grant, after: &Grant) -> bool {
+    !after.scope.contains(&before.scope) || !before.groups.is_subset(&after.groups)
+}
+
+/// How a run ended.
+pub struct Run {
+    pub steps: u64,
+    pub cycles: u64,
+    pub compared: u64,
+    pub coverage: Coverage,
+    pub failed: Option<(Violation, Vec<Action>)>,
+}
+
+/// A run of so many steps over one world drawn from `seed`.
+pub async fn run(name: &str, seed: u64, steps: u64, fault: Option<Fault>) -> Run {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut machine = Machine::new(name, &mut rng, fault).await;
+    let mut actions = Vec::new();
+    let mut failed = None;
+    while failed.is_none() && (actions.len() as u64) < steps {
+        let action = Action::draw(&mut rng, machine.partners());
+        actions.push(action.clone());
+        failed = machine.step(&action).await.err();
+    }
+    let (taken, cycles, compared) = (actions.len() as u64, machine.cycles, machine.compared());
+    let coverage = std::mem::take(&mut machine.coverage);
+    machine.drop().await;
+    Run { steps: taken, cycles, compared, coverage, failed: failed.map(|violation| (violation, actions)) }
+}
+
+/// Whether these actions, on the world of `seed`, violate anything.
+async fn replay(name: &str, seed: u64, actions: &[Action], fault: Option<Fault>) -> Option<Violation> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut machine = Machine::new(name, &mut rng, fault).await;
+    let mut failed = None;
+    for action in actions {
+        if let Err(violation) = machine.step(action).await {
+            failed = Some(violation);
+            break;
+        }
+    }
+    machine.drop().await;
+    failed
+}
+
+/// Leaves out what is not needed for the failure, in at most `attempts` replays.
+pub async fn shrink(
+    name: &str,
+    seed: u64,
+    mut actions: Vec<Action>,
+    fault: Option<Fault>,
+    mut attempts: usize,
+) -> Vec<Action> {
+    // What was long ago matters least: the tail alone is tried first.
+    for tail in [30, 120, 500] {
+        if actions.len() > tail && attempts > 0 {
+            attempts -= 1;
+            let part = actions[actions.len() - tail..].to_vec();
+            if replay(name, seed, &part, fault).await.is_some() {
+                actions = part;
+                break;
+            }
+        }
+    }
+    let mut size = actions.len() / 2;
+    while size > 0 && attempts > 0 && actions.len() < 1000 {
+        let mut from = 0;
+        while from < actions.len() && attempts > 0 {
+            attempts -= 1;
+            let mut part = actions.clone();
+            part.drain(from..(from + size).min(actions.len()));
+            if replay(name, seed, &part, fault).await.is_some() { actions = part } else { from += size }
+        }
+        size /= 2;
+    }
+    actions
+}
