@@ -119,6 +119,8 @@ pub async fn lease(
     if settlement.rebuild {
         // It may be of an earlier day, with files that have left since: it is not shown.
         tracing::warn!(%partner, "replica and ledger disagree: the replica is made anew");
+        held.share.fence(store, epoch, true).await?;
+        (held.cursor.fenced, held.cursor.seeded) = (true, false);
         held.rebuild = Some(Rebuild { hide: true });
     } else if is_beside && going_on.is_none() {
         rebuild::remove(store, partner, &[&partner.next_schema()]).await?;

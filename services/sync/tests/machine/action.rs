@@ -310,9 +310,9 @@ impl Action {
                     crash: rng.random_range(0..6) == 0,
                 }
             }
-            950..958 => Self::Suspend { partner },
-            958..963 => Self::Agreement { partner },
-            963..970 => {
+            950..956 => Self::Suspend { partner },
+            956..960 => Self::Agreement { partner },
+            960..970 => {
                 let step = *[Step::Ledgered, Step::Ledgered, Step::Decided, Step::Read].choose(rng).unwrap();
                 let (before, meanwhile) = (Transaction::draw(rng), Transaction::draw(rng));
                 Self::LoseLease { partner, step, before, meanwhile }

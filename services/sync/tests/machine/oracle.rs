@@ -312,6 +312,12 @@ impl Oracle {
 
     /// I2: each row's batch is in the ledger and not void, and says that this group of this file crossed.
     fn disclosed(&mut self, index: usize, terms: &Terms, replica: &Replica) -> Result<(), Violation> {
+        if terms.grant.is_none() || terms.suspended {
+            // A partner that is closed, whose hub or replica was restored, is made anew when it is opened, and hidden until then.
+            if replica.cursor.fenced {
+                return Ok(());
+            }
+        }
         let chain = &mut self.chains[index];
         let mut alive = HashSet::new();
         for (key, (offender, group, _)) in &replica.records {
