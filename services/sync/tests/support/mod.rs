@@ -119,6 +119,7 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0101_liaison_ledger.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0110_liaison_statement.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0120_liaison_verification.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
         Self {
