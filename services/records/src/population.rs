@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::codes::{AtLarge, Code, Custody, Jurisdiction, ReleaseType, Status, WarrantState};
 
 /// The axes of one offender file, on which scope is decided. All stand in `oms.offender`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Axes {
     /// Where the file stands.
     pub custody: Custody,
@@ -28,6 +28,25 @@ pub struct Axes {
     /// Statistics Canada census subdivision of the place, seven digits. Place = municipality of supervision; for
     /// Incarcerated the institution's; for Archived the last one.
     pub municipality: String,
+}
+
+/// How many keys a term has.
+pub const KEYS: usize = 7;
+
+impl Axes {
+    /// The value under each key, in the order of [`Term::keys`].
+    pub fn values(&self) -> [Option<&str>; KEYS] {
+        let Self { custody, status, release_type, at_large, warrant, jurisdiction, municipality } = self;
+        [
+            Some(custody.as_str()),
+            Some(status.as_str()),
+            release_type.map(Code::as_str),
+            Some(at_large.as_str()),
+            Some(warrant.as_str()),
+            Some(jurisdiction.as_str()),
+            Some(municipality),
+        ]
+    }
 }
 
 /// A set of offender files: the union of its terms.
@@ -137,7 +156,7 @@ impl Population {
 
 impl Term {
     /// Each key by its column in `oms.offender`, with the spelling of its values.
-    fn keys(&self) -> [(&'static str, Option<Vec<&str>>); 7] {
+    pub fn keys(&self) -> [(&'static str, Option<Vec<&str>>); KEYS] {
         fn spell<C: Code>(values: Option<&Vec<C>>) -> Option<Vec<&'static str>> {
             values.map(|v| v.iter().map(|c| c.as_str()).collect())
         }
@@ -154,18 +173,9 @@ impl Term {
     }
 
     fn covers(&self, axes: &Axes) -> bool {
-        let held: [Option<&str>; 7] = [
-            Some(axes.custody.as_str()),
-            Some(axes.status.as_str()),
-            axes.release_type.map(Code::as_str),
-            Some(axes.at_large.as_str()),
-            Some(axes.warrant.as_str()),
-            Some(axes.jurisdiction.as_str()),
-            Some(&axes.municipality),
-        ];
         let keys = self.keys();
         keys.iter().any(|(_, values)| values.is_some())
-            && keys.iter().zip(held).all(|((_, values), held)| {
+            && keys.iter().zip(axes.values()).all(|((_, values), held)| {
                 values.as_ref().is_none_or(|values| held.is_some_and(|held| values.contains(&held)))
             })
     }

@@ -14,12 +14,12 @@ use tokio_postgres::Client;
 
 use crate::{
     cursor::{ALL, Point},
-    delta::{Delta, keys},
+    delta::{Delta, cores, keys},
     error::Error,
     fault::{Faults, Step},
     gather::{Asker, gather},
     hub::View,
-    partner::{Held, Written},
+    partner::{Held, Ledger, Written},
     record::Hash,
     route::{Candidate, Members},
     terms::Grant,
@@ -68,7 +68,7 @@ struct Found {
 pub async fn compare(
     held: &mut Held,
     reading: &mut Client,
-    hub: &mut Client,
+    ledger: &Ledger,
     store: &mut Client,
     grant: &Grant,
     generation: i64,
@@ -87,7 +87,7 @@ pub async fn compare(
     faults.at(Step::Read, &held.partner).await?;
     let Found { point, identity, delta, images, filled, progress } = found;
     let written = held
-        .deliver(hub, store, grant, generation, &point, &identity, filled, &delta, &images, "compare", faults)
+        .deliver(ledger, store, grant, generation, &point, &identity, filled, &delta, &images, "compare", faults)
         .await?;
     held.progress = Some(progress);
     Ok(Compared { written, enter: delta.enter.into_iter().collect(), leave: delta.leave.into_iter().collect() })
@@ -177,8 +177,9 @@ async fn changes(
     let asker = Asker { candidate: Candidate { slot: 0, scope: &grant.scope, filled }, groups: &groups, since };
     let gathered = gather(view, &[asker], &members).await?;
     let Some(want) = gathered.wants.get(&0) else { return Ok(false) };
-    let seen = held.share.seen(store, &keys(want, &gathered.source, names)).await?;
-    found.delta.changes(want, &gathered.source, &seen, names, |file| file <= filled && present.contains(&file));
+    let source = &gathered.source;
+    let looked = held.share.look(store, &keys(want, source, names), &cores(want, source)).await?;
+    found.delta.changes(want, source, &looked, names, |file| file <= filled && present.contains(&file));
     found.images = held.pick(store, &found.delta, &gathered.source.images).await?;
     Ok(true)
 }

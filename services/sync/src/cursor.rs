@@ -23,6 +23,18 @@ impl Snapshot {
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && self.in_progress.binary_search(&xid).is_err()
     }
+
+    /// Becomes one that sees nothing that it or `other` does not see.
+    pub fn include(&mut self, other: &Self) {
+        self.xmin = self.xmin.min(other.xmin);
+        self.xmax = self.xmax.min(other.xmax);
+        self.in_progress.extend(&other.in_progress);
+        self.in_progress.sort_unstable();
+        self.in_progress.dedup();
+        // What is not before `xmax` is not seen anyway.
+        let xmax = self.xmax;
+        self.in_progress.retain(|xid| *xid < xmax);
+    }
 }
 
 impl FromStr for Snapshot {
@@ -109,5 +121,14 @@ mod tests {
         assert_eq!(snapshot.to_string(), "10:20:12,14");
         assert_eq!("7:7:".parse::<Snapshot>().unwrap().to_string(), "7:7:");
         assert!("7:7".parse::<Snapshot>().is_err());
+    }
+
+    #[test]
+    fn two_snapshots_together_see_what_both_see() {
+        let (a, b): (Snapshot, Snapshot) = ("10:20:12,14".parse().unwrap(), "12:17:12,13,16".parse().unwrap());
+        let mut both = a.clone();
+        both.include(&b);
+        assert_eq!(both.to_string(), "10:17:12,13,14,16");
+        assert!((0..30).all(|xid| both.sees(xid) == (a.sees(xid) && b.sees(xid))));
     }
 }

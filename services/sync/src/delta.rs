@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use liaison_records::catalogue::OFFENDER;
+
 use crate::{
     ledger::{Entry, EntryKind, entry_digest},
     record::{Hash, Key, Record},
     route::Want,
-    subject,
+    subject::{self, Core},
 };
 
 /// What a cycle read from the hub, for all partners.
@@ -19,14 +21,21 @@ pub struct Source {
     pub files: HashMap<i64, Vec<Arc<Record>>>,
     /// The records behind changed keys; `None`: there is none.
     pub keys: HashMap<Key, Option<Arc<Record>>>,
-    /// The records that search rows are made of, of files that stay.
-    pub subjects: HashMap<i64, Vec<Arc<Record>>>,
     /// Bytes of pictures that may be needed.
     pub images: HashMap<Hash, Arc<Vec<u8>>>,
 }
 
 /// What a replica has under a key: its file and its hash.
 pub type Seen = HashMap<Key, (Option<i64>, Hash)>;
+
+/// What a replica was found to have of what a cycle is about.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Under the keys asked for.
+    pub seen: Seen,
+    /// In the search rows of the files asked for.
+    pub cores: HashMap<i64, Core>,
+}
 
 /// What must be written to one replica.
 #[derive(Debug, Default)]
@@ -39,8 +48,16 @@ pub struct Delta {
     pub leave: BTreeSet<i64>,
     /// Files that come.
     pub enter: BTreeSet<i64>,
+    /// Of these, the ones that the replica was found to have under their key, with the file under which it had them.
+    pub known: HashMap<Key, Option<i64>>,
     /// Files whose search row must be made anew, with the records it is made of.
     pub subjects: BTreeMap<i64, Vec<Arc<Record>>>,
+    /// Files whose search row must be made anew from the records that the replica has in the end.
+    pub remake: BTreeSet<i64>,
+    /// Files in whose search row only this changes: no name, so none of what is made of names.
+    pub cores: BTreeMap<i64, Core>,
+    /// Records were compared a file at a time: one that is new to its file may stand under another.
+    pub robs: bool,
     /// Field groups of which everything but these must go.
     pub only_groups: Option<Vec<String>>,
     /// Pictures whose bytes must go, before those that come are written.
@@ -54,8 +71,17 @@ impl Delta {
             && self.deletes.is_empty()
             && self.leave.is_empty()
             && self.subjects.is_empty()
+            && self.remake.is_empty()
+            && self.cores.is_empty()
             && self.only_groups.is_none()
             && self.pictures.is_empty()
+    }
+
+    /// Whether a record is still there to be updated once all that goes has gone.
+    pub fn updates(&self, key: &Key) -> bool {
+        self.only_groups.is_none()
+            && !self.deletes.contains_key(key)
+            && self.known.get(key).is_some_and(|file| file.is_none_or(|file| !self.leave.contains(&file)))
     }
 
     /// Pictures that the new records name.
@@ -112,23 +138,28 @@ impl Delta {
 
     fn settle(&mut self, record: &Arc<Record>, seen: &Seen) -> bool {
         let key = record.key();
-        let differs = seen.get(&key).is_none_or(|(_, hash)| *hash != record.hash);
+        let there = seen.get(&key);
+        let differs = there.is_none_or(|(_, hash)| *hash != record.hash);
         if differs {
+            if let Some((offender, _)) = there {
+                self.known.insert(key.clone(), *offender);
+            }
             self.upserts.insert(key, record.clone());
         }
         differs
     }
 
-    /// Adds what routed changes mean, given what the replica has under the keys asked for (see [`keys`]). `holds`: the
-    /// files that the replica holds and had filled before this batch.
+    /// Adds what routed changes mean, given what the replica has under [`keys`] and for [`cores`]. `holds`: the files that the
+    /// replica holds and had filled before this batch.
     pub fn changes(
         &mut self,
         want: &Want,
         source: &Source,
-        seen: &Seen,
+        looked: &Looked,
         groups: &HashSet<&str>,
         holds: impl Fn(i64) -> bool,
     ) {
+        let Looked { seen, cores } = looked;
         let granted = |record: &Record| groups.contains(&*record.group);
         let (entering, leaving): (HashSet<i64>, HashSet<i64>) =
             (want.enter.iter().copied().collect(), want.leave.iter().copied().collect());
@@ -143,35 +174,39 @@ impl Delta {
             self.enter.insert(*file);
             self.subjects.insert(*file, granted);
         }
-        let mut changed: BTreeSet<i64> = BTreeSet::new();
+        let mut remake: BTreeSet<i64> = BTreeSet::new();
         for key in &want.keys {
+            let before = seen.get(key).map(|(offender, _)| *offender);
             let record = source.keys.get(key).and_then(Option::as_ref);
             match record.filter(|r| granted(r) && r.offender.is_none_or(&here)) {
                 Some(record) => {
-                    let before = seen.get(key).and_then(|(offender, _)| *offender);
-                    if self.settle(record, seen) && subject::feeds(&key.0) {
-                        changed.extend(record.offender);
-                        changed.extend(before);
+                    if !self.settle(record, seen) || !subject::feeds(&key.0) {
+                        continue;
+                    }
+                    let own = record.offender.filter(|_| *key.0 == *OFFENDER);
+                    match own.and_then(|file| Some((file, cores.get(&file)?, subject::core(record)?))) {
+                        Some((_, old, new)) if *old == new => {}
+                        Some((file, old, new)) if old.names() == new.names() => {
+                            self.cores.insert(file, new);
+                        }
+                        _ => {
+                            remake.extend(record.offender);
+                            remake.extend(before.flatten());
+                        }
                     }
                 }
                 None => {
-                    if let Some((offender, _)) = seen.get(key) {
-                        self.deletes.insert(key.clone(), *offender);
+                    if let Some(offender) = before {
+                        self.deletes.insert(key.clone(), offender);
                         if subject::feeds(&key.0) {
-                            changed.extend(*offender);
+                            remake.extend(offender);
                         }
                     }
                 }
             }
         }
-        for file in changed {
-            if here(file)
-                && !entering.contains(&file)
-                && let Some(records) = source.subjects.get(&file)
-            {
-                self.subjects.insert(file, records.iter().filter(|r| granted(r)).cloned().collect());
-            }
-        }
+        self.remake.extend(remake.into_iter().filter(|file| here(*file) && !entering.contains(file)));
+        self.cores.retain(|file, _| !self.remake.contains(file) && !self.subjects.contains_key(file));
     }
 
     /// Adds the difference of one file between hub and replica, whatever the change log says. `records`: its granted
@@ -179,6 +214,7 @@ impl Delta {
     /// `anew`: make the search row in any case.
     pub fn compare(&mut self, file: i64, records: &[Arc<Record>], seen: &Seen, held: bool, anew: bool) {
         let mut searchable = !held || anew;
+        self.robs = true;
         for record in records {
             searchable |= self.settle(record, seen) && subject::feeds(&record.table);
         }
@@ -210,13 +246,17 @@ impl Delta {
 
     /// Takes another delta in; what both have, the other has newer.
     pub fn absorb(&mut self, other: Self) {
-        let Self { upserts, deletes, leave, enter, subjects, only_groups, pictures } = other;
+        let Self { upserts, known, deletes, leave, enter, subjects, remake, cores, robs, only_groups, pictures } = other;
         self.upserts.extend(upserts);
+        self.known.extend(known);
         self.deletes.extend(deletes);
         self.leave.extend(leave);
         self.enter.extend(enter);
         self.subjects.extend(subjects);
         self.pictures.extend(pictures);
+        self.remake.extend(remake);
+        self.cores.extend(cores);
+        self.robs |= robs;
         if only_groups.is_some() {
             self.only_groups = only_groups;
         }
@@ -224,17 +264,27 @@ impl Delta {
 
     /// Bytes that it weighs, roughly: what bounds a batch.
     pub fn weight(&self) -> usize {
-        self.upserts.values().map(|r| r.body.len() + 200).sum::<usize>() + self.subjects.len() * 500
+        self.upserts.values().map(|r| r.body.len() + 200).sum::<usize>()
+            + (self.subjects.len() + self.remake.len()) * 500
     }
 }
 
-/// The keys whose state in the replica [`Delta::changes`] must know.
-pub fn keys<S: std::hash::BuildHasher>(want: &Want, source: &Source, groups: &HashSet<&str, S>) -> BTreeSet<Key> {
-    let mut keys = want.keys.clone();
-    for file in &want.enter {
-        for record in source.files.get(file).into_iter().flatten().filter(|r| groups.contains(&*r.group)) {
-            keys.insert(record.key());
-        }
-    }
+/// The keys whose state in the replica [`Delta::changes`] must know, each once.
+pub fn keys<'a, S: std::hash::BuildHasher>(
+    want: &'a Want,
+    source: &'a Source,
+    groups: &HashSet<&str, S>,
+) -> Vec<(&'a str, i64)> {
+    let entering = want.enter.iter().filter_map(|file| source.files.get(file)).flatten();
+    let entering = entering.filter(|r| groups.contains(&*r.group)).map(|r| (&*r.table, r.id));
+    let mut keys: Vec<(&str, i64)> = want.keys.iter().map(|(table, id)| (&**table, *id)).chain(entering).collect();
+    keys.sort_unstable();
+    keys.dedup();
     keys
+}
+
+/// The files whose search row [`Delta::changes`] must know: their own record changed.
+pub fn cores(want: &Want, source: &Source) -> Vec<i64> {
+    let own = want.keys.iter().filter(|(table, _)| **table == *OFFENDER);
+    own.filter_map(|key| source.keys.get(key)?.as_ref()?.offender).collect()
 }

@@ -22,7 +22,7 @@ impl Side {
 }
 
 /// Why a batch, a Job or the process stopped.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No connection, or it was lost.
     #[error("the {} cannot be reached: {detail}; check its address, certificate and network policy", side.name())]

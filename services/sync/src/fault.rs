@@ -151,8 +151,10 @@ impl Faults {
                 .retain(|(table, _), r| &**table != PHOTOGRAPH || r.offender.is_none_or(|file| !enter.contains(&file)));
         }
         if self.makes(Fault::SearchRowKept) {
-            let Delta { upserts, subjects, .. } = delta;
-            subjects.retain(|file, _| upserts.values().any(|record| record.offender == Some(*file)));
+            let Delta { upserts, subjects, remake, .. } = delta;
+            let gains = |file: i64| upserts.values().any(|record| record.offender == Some(file));
+            subjects.retain(|file, _| gains(*file));
+            remake.retain(|file| gains(*file));
         }
     }
 }

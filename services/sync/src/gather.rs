@@ -1,6 +1,9 @@
 //! Steps 2 to 4 for many partners at once: one snapshot, each change routed once, each record read and encoded once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use liaison_records::{catalogue::TABLES, codes::Code};
 
@@ -9,9 +12,8 @@ use crate::{
     delta::Source,
     error::Error,
     hub::{View, union},
-    record::{Hash, Key},
+    record::{Hash, Key, Record},
     route::{Candidate, Changes, Members, Slot, Want, route},
-    subject,
 };
 
 /// A partner with more entering files than this in one cycle is compared, in parts.
@@ -46,18 +48,13 @@ pub struct Gathered {
 /// Routes what changed since each asker's snapshot, and reads what they need of it.
 pub async fn gather(view: &mut View<'_>, askers: &[Asker<'_>], members: &Members) -> Result<Gathered, Error> {
     let mut gathered = Gathered::default();
-    // Most replicas follow the same snapshot; those that lag are asked for separately.
-    let mut by_snapshot: HashMap<String, Vec<&Asker<'_>>> = HashMap::new();
-    for asker in askers {
-        by_snapshot.entry(asker.since.to_string()).or_default().push(asker);
-    }
-    for askers in by_snapshot.into_values() {
-        let changes = view.changes(askers[0].since).await?;
+    for (since, askers) in together(view, askers).await? {
+        let changes = view.changes(&since).await?;
         gathered.changes += changes.rows.len() + changes.everything.len();
         let (compared, routed): (Vec<&Asker<'_>>, Vec<&Asker<'_>>) =
             askers.into_iter().partition(|asker| changes.overflow || everything_concerns(&changes, asker.groups));
         gathered.compare.extend(compared.iter().map(|asker| asker.candidate.slot));
-        let axes = view.axes(&changes.files()).await?;
+        let axes = view.axes(&changes.moved()).await?;
         let candidates: Vec<Candidate<'_>> = routed.iter().map(|asker| asker.candidate).collect();
         gathered.wants.extend(route(&changes, &axes, &candidates, members));
         // Without a group there is no file, and no search row either (a share without identity).
@@ -68,6 +65,33 @@ pub async fn gather(view: &mut View<'_>, askers: &[Asker<'_>], members: &Members
     bound(&mut gathered);
     read(view, askers, &mut gathered).await?;
     Ok(gathered)
+}
+
+/// The askers in groups, each with a snapshot that is no later than any of its own. Mostly all replicas follow the same one;
+/// after seeding, or when some lag, there are many, and asking for each would cost changes times partners.
+async fn together<'a, 'b>(
+    view: &View<'_>,
+    askers: &'a [Asker<'b>],
+) -> Result<Vec<(Snapshot, Vec<&'a Asker<'b>>)>, Error> {
+    let mut askers: Vec<&Asker<'_>> = askers.iter().collect();
+    askers.sort_by_key(|asker| asker.since.xmax);
+    let mut distinct: Vec<u64> = askers.iter().map(|asker| asker.since.xmax).collect();
+    distinct.dedup();
+    let after: Vec<i64> = if distinct.len() > 1 { view.counts(&distinct).await? } else { vec![0; distinct.len()] };
+    let after: HashMap<u64, i64> = distinct.into_iter().zip(after).collect();
+    let mut groups: Vec<(i64, Snapshot, Vec<&Asker<'_>>)> = Vec::new();
+    for asker in askers {
+        let rows = after.get(&asker.since.xmax).copied().unwrap_or(0);
+        match groups.last_mut() {
+            // Dirt that a replica has seen already does no harm; at most as much of it as there is of what it has not.
+            Some((most, since, group)) if rows >= *most / 2 => {
+                since.include(asker.since);
+                group.push(asker);
+            }
+            _ => groups.push((rows, asker.since.clone(), vec![asker])),
+        }
+    }
+    Ok(groups.into_iter().map(|(_, since, group)| (since, group)).collect())
 }
 
 /// Whether a table of which everything may have changed is granted. A table that the catalogue does not know concerns all.
@@ -102,14 +126,15 @@ async fn read(view: &mut View<'_>, askers: &[Asker<'_>], gathered: &mut Gathered
     let groups = union(askers.iter().filter(|a| wants.contains_key(&a.candidate.slot)).map(|a| a.groups));
     let entering: BTreeSet<i64> = wants.values().flat_map(|want| want.enter.iter().copied()).collect();
     let entering: Vec<i64> = entering.into_iter().collect();
-    let keys: BTreeSet<Key> = wants.values().flat_map(|want| want.keys.iter().cloned()).collect();
-    let searchable = keys.iter().any(|(table, _)| subject::feeds(table));
-    let staying: BTreeSet<i64> =
-        if searchable { wants.values().flat_map(|want| want.stay.iter().copied()).collect() } else { BTreeSet::new() };
-    let staying: Vec<i64> = staying.into_iter().collect();
+    let mut keys: HashMap<Key, Option<Arc<Record>>> = HashMap::new();
+    for key in wants.values().flat_map(|want| &want.keys) {
+        if !keys.contains_key(key) {
+            keys.insert(key.clone(), None);
+        }
+    }
     gathered.source.files = view.files(&entering, &groups).await?;
-    gathered.source.keys = view.keys(&keys).await?;
-    gathered.source.subjects = view.subjects(&staying).await?;
+    view.keys(&mut keys).await?;
+    gathered.source.keys = keys;
     let source = &gathered.source;
     let photographs: BTreeSet<Hash> = source
         .files

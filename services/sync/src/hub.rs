@@ -7,7 +7,7 @@ use std::{
 
 use liaison_records::{codes::Code, population::Axes};
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction, types::Type};
 
 use crate::{
     cursor::{Point, Snapshot},
@@ -21,7 +21,9 @@ use crate::{
 /// More distinct changed records than this in one cycle: comparing is cheaper, and memory stays bounded.
 pub const MOST_CHANGES: usize = 300_000;
 /// How many numbers go into one statement.
-const CHUNK: usize = 2_000;
+const CHUNK: usize = 10_000;
+/// Files that are read in one statement, with all their records.
+const FILES: usize = 1_000;
 
 /// A snapshot of the hub, and the names met in it.
 pub struct View<'a> {
@@ -112,6 +114,23 @@ impl<'a> View<'a> {
         self.tx.rollback().await.hub()
     }
 
+    /// For each of these transaction numbers, which ascend, how many change rows there are from it on.
+    pub async fn counts(&self, from: &[u64]) -> Result<Vec<i64>, Error> {
+        let from: Vec<String> = from.iter().map(u64::to_string).collect();
+        let rows = self
+            .tx
+            .query_typed(
+                "SELECT coalesce(sum(rows) OVER (ORDER BY n DESC), 0)::bigint FROM (
+                     SELECT n, (SELECT count(*) FROM liaison.change WHERE xid >= f::xid8 AND xid < coalesce(t, '18446744073709551615')::xid8)
+                     FROM (SELECT n, f, lead(f) OVER (ORDER BY n) AS t FROM unnest($1) WITH ORDINALITY AS u (f, n)) g
+                 ) c (n, rows) ORDER BY n",
+                &[(&from, Type::TEXT_ARRAY)],
+            )
+            .await
+            .hub()?;
+        rows.iter().map(|row| row.try_get(0).hub()).collect()
+    }
+
     /// The changes that `since` does not have and S has: two index ranges, however long some transaction stays open.
     pub async fn changes(&mut self, since: &Snapshot) -> Result<Changes, Error> {
         let (xmax, in_progress) = xids(since);
@@ -187,14 +206,6 @@ impl<'a> View<'a> {
         Ok(found)
     }
 
-    /// The records of `files` that search rows are made of.
-    pub async fn subjects(&mut self, files: &[i64]) -> Result<HashMap<i64, Vec<Arc<Record>>>, Error> {
-        let mut found = HashMap::with_capacity(files.len());
-        let list: Vec<String> = crate::subject::FEEDS.iter().map(|t| literal(t)).collect();
-        self.of_files(files, &format!("tbl IN ({})", list.join(", ")), &mut found).await?;
-        Ok(found)
-    }
-
     async fn of_files(
         &mut self,
         files: &[i64],
@@ -205,7 +216,7 @@ impl<'a> View<'a> {
             "SELECT offender, grp, tbl, id, body::text FROM liaison.record WHERE {which} AND offender = ANY ($1)"
         );
         let statement = self.tx.prepare(&sql).await.hub()?;
-        for chunk in files.chunks(CHUNK) {
+        for chunk in files.chunks(FILES) {
             for row in self.tx.query(&statement, &[&chunk]).await.hub()? {
                 let record = record(&row, &mut self.names)?;
                 if let Some(file) = record.offender {
@@ -216,26 +227,33 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The records behind `keys`; `None` for a key that has none.
-    pub async fn keys(&mut self, keys: &BTreeSet<Key>) -> Result<HashMap<Key, Option<Arc<Record>>>, Error> {
-        let mut found: HashMap<Key, Option<Arc<Record>>> = keys.iter().map(|key| (key.clone(), None)).collect();
-        let mut tables: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-        for (table, id) in keys {
-            tables.entry(table).or_default().push(*id);
+    /// Fills in the records behind `keys`; what stays `None` has none.
+    pub async fn keys(&mut self, keys: &mut HashMap<Key, Option<Arc<Record>>>) -> Result<(), Error> {
+        let mut tables: BTreeMap<Arc<str>, Vec<i64>> = BTreeMap::new();
+        for (table, id) in keys.keys() {
+            if let Some(ids) = tables.get_mut(table) {
+                ids.push(*id);
+            } else {
+                tables.insert(table.clone(), vec![*id]);
+            }
         }
-        for (table, ids) in tables {
+        for (table, mut ids) in tables {
+            // Ascending, as the table's pages mostly are.
+            ids.sort_unstable();
             let sql = format!(
                 "SELECT offender, grp, tbl, id, body::text FROM liaison.record WHERE tbl = {} AND id = ANY ($1)",
-                literal(table)
+                literal(&table)
             );
+            // The view has a branch a table: planned once a table, not once a chunk.
+            let statement = self.tx.prepare(&sql).await.hub()?;
             for chunk in ids.chunks(CHUNK) {
-                for row in self.tx.query(&sql, &[&chunk]).await.hub()? {
+                for row in self.tx.query(&statement, &[&chunk]).await.hub()? {
                     let record = record(&row, &mut self.names)?;
-                    found.insert(record.key(), Some(Arc::new(record)));
+                    keys.insert(record.key(), Some(Arc::new(record)));
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// All reference records in `groups`.

@@ -1,12 +1,16 @@
 //! What sync writes on the hub: leases, the ledger, and the trimming of the change log.
 
+use std::collections::HashSet;
+
+use futures::future::join_all;
 use liaison_records::names::PartnerName;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction, types::Type};
 
 use crate::{
     cursor::Snapshot,
     error::{Error, Of},
     ledger::{Entry, Outcome, Recorded, Tail},
+    together::Together,
 };
 
 /// How long a lease lasts without being renewed, in seconds.
@@ -61,19 +65,25 @@ pub async fn renew(hub: &Client, held: &[(PartnerName, i64, Option<Snapshot>)]) 
         held.iter().map(|(.., snapshot)| snapshot.as_ref().map(|s| s.xmin.to_string())).collect();
     let rows = hub
         .query(
-            "UPDATE liaison.lease l
+            // In one order wherever many leases are locked: no two transactions wait for each other.
+            "WITH ours AS (
+                 SELECT l.partner, h.position
+                 FROM liaison.lease l JOIN unnest($1::text[], $2::bigint[], $3::text[]) AS h (partner, epoch, position)
+                     ON l.partner = h.partner AND l.epoch = h.epoch
+                 ORDER BY l.partner FOR NO KEY UPDATE OF l)
+             UPDATE liaison.lease l
              SET until = clock_timestamp() + make_interval(secs => $4),
-                 position = coalesce(h.position::xid8, l.position),
-                 position_at = CASE WHEN h.position IS NULL THEN l.position_at ELSE clock_timestamp() END
-             FROM unnest($1::text[], $2::bigint[], $3::text[]) AS h (partner, epoch, position)
-             WHERE l.partner = h.partner AND l.epoch = h.epoch
+                 position = coalesce(ours.position::xid8, l.position),
+                 position_at = CASE WHEN ours.position IS NULL THEN l.position_at ELSE clock_timestamp() END
+             FROM ours WHERE l.partner = ours.partner
              RETURNING l.partner",
             &[&partners, &epochs, &positions, &f64::from(LEASE_SECONDS)],
         )
         .await
         .hub()?;
     let ours: Vec<String> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
-    Ok(held.iter().map(|(p, ..)| p).filter(|p| ours.iter().any(|o| o == p.as_str())).cloned().collect())
+    let ours: HashSet<String> = ours.into_iter().collect();
+    Ok(held.iter().map(|(p, ..)| p).filter(|p| ours.contains(p.as_str())).cloned().collect())
 }
 
 /// Gives leases back, so that another worker need not wait for them to run out.
@@ -137,32 +147,60 @@ pub async fn settle(hub: &Client, partner: &PartnerName, batch: i64, outcome: Ou
     Ok(())
 }
 
-/// Notes that a batch landed, and how far its replica is now. Best effort: the next lease settles it otherwise.
-pub async fn landed(
-    hub: &Client,
-    partner: &PartnerName,
-    epoch: i64,
-    batch: i64,
-    position: &Snapshot,
-) -> Result<(), Error> {
-    hub.execute(
-        "WITH settled AS (
-             UPDATE liaison.ledger_batch SET state = 'landed' WHERE partner = $1 AND batch = $3 AND state = 'prepared')
-         UPDATE liaison.lease SET position = $4::text::xid8, position_at = clock_timestamp(),
-                until = clock_timestamp() + make_interval(secs => $5)
-         WHERE partner = $1 AND epoch = $2",
-        &[&partner.as_str(), &epoch, &batch, &position.xmin.to_string(), &f64::from(LEASE_SECONDS)],
-    )
-    .await
-    .hub()?;
-    Ok(())
+/// That a batch landed, and how far its replica is now.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// Whose.
+    pub partner: PartnerName,
+    /// The lease under which it was written.
+    pub epoch: i64,
+    /// Number.
+    pub batch: i64,
+    /// What the replica follows.
+    pub position: Snapshot,
+}
+
+impl Together for Landed {
+    const MOST: usize = 1_000;
+
+    /// Best effort: the next lease settles it otherwise.
+    async fn run(hub: &mut Client, notes: &[Self]) -> Result<Vec<Result<(), Error>>, Error> {
+        let partners: Vec<&str> = notes.iter().map(|n| n.partner.as_str()).collect();
+        let epochs: Vec<i64> = notes.iter().map(|n| n.epoch).collect();
+        let batches: Vec<i64> = notes.iter().map(|n| n.batch).collect();
+        let positions: Vec<String> = notes.iter().map(|n| n.position.xmin.to_string()).collect();
+        hub.execute_typed(
+            "WITH note AS (
+                 SELECT * FROM unnest($1, $2, $3, $4) AS n (partner, epoch, batch, position)),
+             settled AS (
+                 UPDATE liaison.ledger_batch b SET state = 'landed' FROM note
+                 WHERE b.partner = note.partner AND b.batch = note.batch AND b.state = 'prepared'),
+             ours AS (
+                 SELECT l.partner, note.position FROM liaison.lease l
+                 JOIN note ON l.partner = note.partner AND l.epoch = note.epoch
+                 ORDER BY l.partner FOR NO KEY UPDATE OF l)
+             UPDATE liaison.lease l SET position = ours.position::xid8, position_at = clock_timestamp(),
+                    until = clock_timestamp() + make_interval(secs => $5)
+             FROM ours WHERE l.partner = ours.partner",
+            &[
+                (&partners, Type::TEXT_ARRAY),
+                (&epochs, Type::INT8_ARRAY),
+                (&batches, Type::INT8_ARRAY),
+                (&positions, Type::TEXT_ARRAY),
+                (&f64::from(LEASE_SECONDS), Type::FLOAT8),
+            ],
+        )
+        .await
+        .hub()?;
+        Ok(notes.iter().map(|_| Ok(())).collect())
+    }
 }
 
 /// A batch about to be committed to the ledger.
-#[derive(Debug)]
-pub struct Batch<'a> {
+#[derive(Debug, Clone)]
+pub struct Batch {
     /// Whose.
-    pub partner: &'a PartnerName,
+    pub partner: PartnerName,
     /// Number.
     pub batch: i64,
     /// The lease under which it is written.
@@ -170,86 +208,135 @@ pub struct Batch<'a> {
     /// `changes`, `compare` or `rebuild`.
     pub kind: &'static str,
     /// Agreement.
-    pub agreement: &'a str,
+    pub agreement: String,
     /// Generation of the connection.
     pub generation: i64,
     /// The store that it is written for.
-    pub store_identity: &'a str,
+    pub store_identity: String,
     /// Its lines.
-    pub entries: &'a [Entry],
+    pub entries: Vec<Entry>,
     /// Their digest.
     pub digest: [u8; 32],
     /// Head before it.
-    pub previous: &'a [u8],
+    pub previous: Vec<u8>,
     /// Head after it.
     pub head: [u8; 32],
 }
 
-/// Commits a batch to the ledger, in a transaction that checks the epoch. After it, and only after it, the batch may cross.
-pub async fn commit(hub: &mut Client, batch: &Batch<'_>) -> Result<(), Error> {
-    let Batch {
-        partner,
-        batch: number,
-        epoch,
-        kind,
-        agreement,
-        generation,
-        store_identity,
-        entries,
-        digest,
-        previous,
-        head,
-    } = batch;
+impl Together for Batch {
+    const MOST: usize = 256;
+
+    async fn run(hub: &mut Client, batches: &[Self]) -> Result<Vec<Result<(), Error>>, Error> {
+        match commit(hub, batches).await {
+            // What the database refuses of one must not keep the others back: each by itself.
+            Err(Error::Refused { .. }) if batches.len() > 1 => {
+                let mut answers = Vec::with_capacity(batches.len());
+                for batch in batches {
+                    let answer = commit(hub, std::slice::from_ref(batch)).await;
+                    answers.push(answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(()))));
+                }
+                Ok(answers)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Commits batches of as many partners to the ledger, in one transaction that checks each one's epoch: one that has lost its
+/// lease is left out, and told so. After it, and only after it, the others may cross.
+pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<(), Error>>, Error> {
     let tx = hub.transaction().await.hub()?;
-    // The row stays locked until we commit: who takes the lease meanwhile waits, and then finds this batch.
-    let ours = tx
-        .query_opt("SELECT FROM liaison.lease WHERE partner = $1 AND epoch = $2 FOR SHARE", &[&partner.as_str(), epoch])
+    let partners: Vec<&str> = batches.iter().map(|b| b.partner.as_str()).collect();
+    let epochs: Vec<i64> = batches.iter().map(|b| b.epoch).collect();
+    // The rows stay locked until we commit: who takes a lease meanwhile waits, and then finds this batch.
+    let rows = tx
+        .query_typed(
+            "SELECT l.partner FROM liaison.lease l
+             JOIN unnest($1, $2) AS k (partner, epoch) ON l.partner = k.partner AND l.epoch = k.epoch
+             ORDER BY l.partner FOR SHARE OF l",
+            &[(&partners, Type::TEXT_ARRAY), (&epochs, Type::INT8_ARRAY)],
+        )
         .await
         .hub()?;
-    if ours.is_none() {
-        return Err(Error::Fenced { partner: (*partner).clone(), epoch: *epoch });
+    let ours: HashSet<String> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
+    let kept: Vec<&Batch> = batches.iter().filter(|b| ours.contains(b.partner.as_str())).collect();
+    if !kept.is_empty() {
+        let entries: Vec<(&Batch, i32, &Entry)> =
+            kept.iter().flat_map(|b| (0..).zip(&b.entries).map(|(seq, entry)| (*b, seq, entry))).collect();
+        let (batches, lines) = futures::join!(
+            insert_batches(&tx, &kept),
+            join_all(entries.chunks(20_000).map(|e| insert_entries(&tx, e)))
+        );
+        batches?;
+        for outcome in lines {
+            outcome?;
+        }
+        tx.commit().await.hub()?;
     }
-    let files = i32::try_from(entries.iter().filter(|e| e.offender.is_some()).count()).unwrap_or(i32::MAX);
-    tx.execute(
+    let answer = |b: &Batch| {
+        if ours.contains(b.partner.as_str()) {
+            Ok(())
+        } else {
+            Err(Error::Fenced { partner: b.partner.clone(), epoch: b.epoch })
+        }
+    };
+    Ok(batches.iter().map(answer).collect())
+}
+
+async fn insert_batches(tx: &Transaction<'_>, batches: &[&Batch]) -> Result<(), Error> {
+    fn column<'a, T>(batches: &[&'a Batch], of: impl Fn(&'a Batch) -> T) -> Vec<T> {
+        batches.iter().map(|b| of(b)).collect()
+    }
+    let files =
+        |b: &Batch| i32::try_from(b.entries.iter().filter(|e| e.offender.is_some()).count()).unwrap_or(i32::MAX);
+    tx.execute_typed(
         "INSERT INTO liaison.ledger_batch
             (partner, batch, epoch, kind, agreement, generation, store_identity, files, digest, previous, head)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
-            &partner.as_str(),
-            number,
-            epoch,
-            kind,
-            agreement,
-            generation,
-            store_identity,
-            &files,
-            &digest.as_slice(),
-            previous,
-            &head.as_slice(),
+            (&column(batches, |b| b.partner.as_str()), Type::TEXT_ARRAY),
+            (&column(batches, |b| b.batch), Type::INT8_ARRAY),
+            (&column(batches, |b| b.epoch), Type::INT8_ARRAY),
+            (&column(batches, |b| b.kind), Type::TEXT_ARRAY),
+            (&column(batches, |b| b.agreement.as_str()), Type::TEXT_ARRAY),
+            (&column(batches, |b| b.generation), Type::INT8_ARRAY),
+            (&column(batches, |b| b.store_identity.as_str()), Type::TEXT_ARRAY),
+            (&column(batches, files), Type::INT4_ARRAY),
+            (&column(batches, |b| b.digest.as_slice()), Type::BYTEA_ARRAY),
+            (&column(batches, |b| b.previous.as_slice()), Type::BYTEA_ARRAY),
+            (&column(batches, |b| b.head.as_slice()), Type::BYTEA_ARRAY),
         ],
     )
     .await
     .hub()?;
-    let statement = tx
-        .prepare(
-            "INSERT INTO liaison.ledger_entry (partner, batch, seq, offender, groups, kind, digest)
-             SELECT $1, $2, s, o, coalesce(string_to_array(nullif(g, ''), ','), '{}'), k, d
-             FROM unnest($3::int[], $4::bigint[], $5::text[], $6::text[], $7::bytea[]) AS e (s, o, g, k, d)",
-        )
-        .await
-        .hub()?;
-    for (index, chunk) in entries.chunks(5_000).enumerate() {
-        let first = i32::try_from(index * 5_000).unwrap_or(i32::MAX);
-        let seqs: Vec<i32> = (first..).take(chunk.len()).collect();
-        let offenders: Vec<Option<i64>> = chunk.iter().map(|e| e.offender).collect();
-        let groups: Vec<String> = chunk.iter().map(|e| e.groups.join(",")).collect();
-        let kinds: Vec<&str> = chunk.iter().map(|e| e.kind.as_str()).collect();
-        let digests: Vec<&[u8]> = chunk.iter().map(|e| e.digest.as_slice()).collect();
-        tx.execute(&statement, &[&partner.as_str(), number, &seqs, &offenders, &groups, &kinds, &digests])
-            .await
-            .hub()?;
-    }
-    tx.commit().await.hub()
+    Ok(())
+}
+
+async fn insert_entries(tx: &Transaction<'_>, entries: &[(&Batch, i32, &Entry)]) -> Result<(), Error> {
+    let partners: Vec<&str> = entries.iter().map(|(b, ..)| b.partner.as_str()).collect();
+    let numbers: Vec<i64> = entries.iter().map(|(b, ..)| b.batch).collect();
+    let seqs: Vec<i32> = entries.iter().map(|(_, seq, _)| *seq).collect();
+    let offenders: Vec<Option<i64>> = entries.iter().map(|(.., e)| e.offender).collect();
+    let groups: Vec<String> = entries.iter().map(|(.., e)| e.groups.join(",")).collect();
+    let kinds: Vec<&str> = entries.iter().map(|(.., e)| e.kind.as_str()).collect();
+    let digests: Vec<&[u8]> = entries.iter().map(|(.., e)| e.digest.as_slice()).collect();
+    tx.execute_typed(
+        "INSERT INTO liaison.ledger_entry (partner, batch, seq, offender, groups, kind, digest)
+         SELECT p, b, s, o, coalesce(string_to_array(nullif(g, ''), ','), '{}'), k, d
+         FROM unnest($1, $2, $3, $4, $5, $6, $7) AS e (p, b, s, o, g, k, d)",
+        &[
+            (&partners, Type::TEXT_ARRAY),
+            (&numbers, Type::INT8_ARRAY),
+            (&seqs, Type::INT4_ARRAY),
+            (&offenders, Type::INT8_ARRAY),
+            (&groups, Type::TEXT_ARRAY),
+            (&kinds, Type::TEXT_ARRAY),
+            (&digests, Type::BYTEA_ARRAY),
+        ],
+    )
+    .await
+    .hub()?;
+    Ok(())
 }
 
 /// Deletes change rows that every replica has passed; a replica not heard of for a week no longer counts, and starts over

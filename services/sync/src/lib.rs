@@ -4,16 +4,18 @@
 //! shows that it is what it ought to be. The
 //! algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
 //!
-//! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
-//! [`hub_ledger`]. The replica: [`replica`]. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
+//! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`cover`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
+//! [`hub_ledger`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
 //! [`worker`], [`verify`]. Kubernetes:
 //! [`desired`], [`serve`], [`backlog`],
 //! [`progress`]. The Jobs: [`seed`], [`dispose`].
 
+mod apply;
 pub mod backlog;
 pub mod cli;
 pub mod compare;
 pub mod connect;
+pub mod cover;
 pub mod cursor;
 pub mod delta;
 pub mod desired;
@@ -39,5 +41,6 @@ pub mod subject;
 mod tasks;
 pub mod telemetry;
 pub mod terms;
+mod together;
 pub mod verify;
 pub mod worker;

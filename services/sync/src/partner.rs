@@ -12,17 +12,41 @@ use liaison_records::{
 use tokio_postgres::Client;
 
 use crate::{
-    cursor::{Cursor, Point, Snapshot},
+    connect::Target,
+    cursor::{ALL, Cursor, Point, Snapshot},
     delta::Delta,
     error::Error,
     fault::{Fault, Faults, Step},
-    hub_ledger::{self as hub, Batch, Claim},
+    hub_ledger::{self as hub, Batch, Claim, Landed},
     ledger::{self, Heading, Outcome},
     rebuild::{self, Rebuild},
     record::Hash,
     replica::{self, Advance, Share},
+    subject::scope_json,
     terms::{Grant, Scope, Terms},
+    together::Group,
 };
+
+/// The hub's ledger, as the tasks of a worker write to it: many partners in one transaction.
+#[derive(Debug)]
+pub struct Ledger {
+    batches: Group<Batch>,
+    landed: Group<Landed>,
+}
+
+impl Ledger {
+    /// On the hub at `target`.
+    pub fn new(target: &Target) -> Self {
+        Self { batches: Group::new(target), landed: Group::new(target) }
+    }
+}
+
+/// A batch that the ledger has: it may cross.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded {
+    batch: i64,
+    head: [u8; 32],
+}
 
 /// A replica whose lease we hold.
 #[derive(Debug)]
@@ -234,12 +258,108 @@ impl Held {
         Ok(())
     }
 
-    /// Steps 5 and 6. `filled`: how far the replica is exact afterwards. Without a difference only the cursor moves, and only
-    /// if `always`; else the point is remembered.
-    #[expect(clippy::too_many_arguments, reason = "the two databases, and the six facts that a batch consists of")]
+    /// Step 5: commits the batch to the ledger, if there is a difference. Without one, only the cursor moves, and only where it
+    /// must; else the point is remembered. `None`: nothing is left to be written.
+    pub async fn record(
+        &mut self,
+        ledger: &Ledger,
+        grant: &Grant,
+        generation: i64,
+        delta: &Delta,
+        kind: &'static str,
+        faults: &Faults,
+    ) -> Result<Option<Recorded>, Error> {
+        if delta.is_empty() {
+            return Ok(None);
+        }
+        faults.at(Step::Decided, &self.partner).await?;
+        let entries = delta.entries(&grant.group_names());
+        let digest = ledger::batch_digest(&entries);
+        let (previous, batch) = (self.chain.1.clone(), self.chain.0 + 1);
+        let partner = self.partner.as_str();
+        let heading = Heading { partner, batch, agreement: &grant.agreement, generation, digest: &digest };
+        let head = ledger::head(&previous, &heading);
+        let recorded = Batch {
+            partner: self.partner.clone(),
+            batch,
+            epoch: self.epoch,
+            kind: if self.rebuilding { "rebuild" } else { kind },
+            agreement: grant.agreement.clone(),
+            generation,
+            store_identity: self.store_identity.clone(),
+            entries,
+            digest,
+            previous,
+            head,
+        };
+        if !faults.makes(Fault::Unledgered) {
+            ledger.batches.submit(recorded).await?;
+        }
+        self.chain = (batch, head.to_vec());
+        faults.at(Step::Ledgered, &self.partner).await?;
+        Ok(Some(Recorded { batch, head }))
+    }
+
+    /// Step 6, after step 5 and only after it. `filled`: how far the replica is exact afterwards.
+    #[expect(clippy::too_many_arguments, reason = "the replica, and the facts that a batch consists of")]
+    pub async fn land(
+        &mut self,
+        store: &mut Client,
+        recorded: Option<&Recorded>,
+        grant: &Grant,
+        point: &Point,
+        hub_identity: &str,
+        filled: i64,
+        delta: &Delta,
+        images: &HashMap<Hash, Arc<Vec<u8>>>,
+        faults: &Faults,
+    ) -> Result<Written, Error> {
+        if faults.makes(Fault::EpochIgnored) {
+            self.epoch = self.share.cursor(store).await?.epoch;
+        }
+        let exact_at = (filled == ALL).then(|| point.clone());
+        let epoch = self.epoch;
+        let advance = |batch, head| Advance { epoch, point, hub_identity, batch, head, filled };
+        let Some(Recorded { batch, head }) = recorded else {
+            let moves = self.cursor.filled != filled
+                || self.cursor.hub_identity.as_deref() != Some(hub_identity)
+                || self.cursor.snapshot.as_ref().is_some_and(|s| s.xmax > point.snapshot.xmax)
+                || self.cursor.fenced
+                || !self.follows(grant);
+            if moves {
+                let (batch, head) = (self.cursor.batch, self.cursor.head.clone());
+                self.share.apply_nothing(store, &advance(batch, &head), grant).await?;
+                self.moved(grant, point, hub_identity, batch, head, filled)?;
+            }
+            self.exact_at = exact_at;
+            return Ok(Written::default());
+        };
+        let written = faults.at(Step::Written, &self.partner);
+        self.share.apply(store, &advance(*batch, head), grant, delta, images, written).await?;
+        self.moved(grant, point, hub_identity, *batch, head.to_vec(), filled)?;
+        self.exact_at = exact_at;
+        Ok(Written {
+            batch: Some(*batch),
+            records: delta.upserts.len(),
+            withdrawn: delta.deletes.len() + delta.leave.len(),
+            bytes: delta.upserts.values().map(|r| r.body.len()).sum::<usize>()
+                + images.values().map(|i| i.len()).sum::<usize>(),
+        })
+    }
+
+    /// Notes in the ledger that the batch landed.
+    pub async fn note(&self, ledger: &Ledger, written: &Written, point: &Point, faults: &Faults) -> Result<(), Error> {
+        let Some(batch) = written.batch else { return Ok(()) };
+        faults.at(Step::Landed, &self.partner).await?;
+        let (partner, position) = (self.partner.clone(), point.snapshot.clone());
+        ledger.landed.submit(Landed { partner, epoch: self.epoch, batch, position }).await
+    }
+
+    /// Steps 5 and 6 at once, for a batch of one partner.
+    #[expect(clippy::too_many_arguments, reason = "the two databases, and the facts that a batch consists of")]
     pub async fn deliver(
         &mut self,
-        hub_client: &mut Client,
+        ledger: &Ledger,
         store: &mut Client,
         grant: &Grant,
         generation: i64,
@@ -251,66 +371,37 @@ impl Held {
         kind: &'static str,
         faults: &Faults,
     ) -> Result<Written, Error> {
-        let moves = self.cursor.filled != filled
-            || self.cursor.hub_identity.as_deref() != Some(hub_identity)
-            || self.cursor.snapshot.as_ref().is_some_and(|s| s.xmax > point.snapshot.xmax)
-            || self.cursor.fenced
-            || !self.follows(grant);
-        if delta.is_empty() {
-            if moves {
-                let (batch, head) = (self.cursor.batch, self.cursor.head.clone());
-                let advance = Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
-                self.share.apply_nothing(store, &advance, grant).await?;
-                self.cursor = self.share.cursor(store).await?;
-            }
-            self.exact_at = (filled == crate::cursor::ALL).then(|| point.clone());
-            return Ok(Written::default());
+        let recorded = self.record(ledger, grant, generation, delta, kind, faults).await?;
+        let recorded = recorded.as_ref();
+        let written =
+            self.land(store, recorded, grant, point, hub_identity, filled, delta, images, faults).await?;
+        self.note(ledger, &written, point, faults).await?;
+        Ok(written)
+    }
+
+    /// The cursor as a transaction of ours has just left it.
+    fn moved(
+        &mut self,
+        grant: &Grant,
+        point: &Point,
+        hub_identity: &str,
+        batch: i64,
+        head: Vec<u8>,
+        filled: i64,
+    ) -> Result<(), Error> {
+        let cursor = &mut self.cursor;
+        cursor.hub_identity = Some(hub_identity.to_owned());
+        cursor.snapshot = Some(point.snapshot.clone());
+        if filled == ALL {
+            cursor.as_of_millis = Some(point.millis);
         }
-        faults.at(Step::Decided, &self.partner).await?;
-        let entries = delta.entries(&grant.group_names());
-        let digest = ledger::batch_digest(&entries);
-        let (previous, batch) = (self.chain.1.clone(), self.chain.0 + 1);
-        let partner = self.partner.clone();
-        let head = ledger::head(
-            &previous,
-            &Heading { partner: partner.as_str(), batch, agreement: &grant.agreement, generation, digest: &digest },
-        );
-        let kind = if self.rebuilding { "rebuild" } else { kind };
-        let recorded = Batch {
-            partner: &partner,
-            batch,
-            epoch: self.epoch,
-            kind,
-            agreement: &grant.agreement,
-            generation,
-            store_identity: &self.store_identity,
-            entries: &entries,
-            digest,
-            previous: &previous,
-            head,
-        };
-        if !faults.makes(Fault::Unledgered) {
-            hub::commit(hub_client, &recorded).await?;
-        }
-        self.chain = (batch, head.to_vec());
-        faults.at(Step::Ledgered, &partner).await?;
-        if faults.makes(Fault::EpochIgnored) {
-            self.epoch = self.share.cursor(store).await?.epoch;
-        }
-        let advance = Advance { epoch: self.epoch, point, hub_identity, batch, head: &head, filled };
-        let written = faults.at(Step::Written, &partner);
-        self.share.apply(store, &advance, grant, delta, images, written).await?;
-        faults.at(Step::Landed, &partner).await?;
-        hub::landed(hub_client, &partner, self.epoch, batch, &point.snapshot).await?;
-        self.cursor = self.share.cursor(store).await?;
-        self.exact_at = (filled == crate::cursor::ALL).then(|| point.clone());
-        Ok(Written {
-            batch: Some(batch),
-            records: delta.upserts.len(),
-            withdrawn: delta.deletes.len() + delta.leave.len(),
-            bytes: delta.upserts.values().map(|r| r.body.len()).sum::<usize>()
-                + images.values().map(|i| i.len()).sum::<usize>(),
-        })
+        (cursor.batch, cursor.head, cursor.filled) = (batch, head, filled);
+        cursor.seeded |= filled == ALL;
+        cursor.fenced = !cursor.seeded;
+        cursor.groups = grant.group_names();
+        cursor.agreement.clone_from(&grant.agreement);
+        cursor.population = Some(scope_json(grant)?);
+        Ok(())
     }
 
     /// The pictures that a delta needs and the replica lacks, out of those that were read.

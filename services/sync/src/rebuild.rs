@@ -127,7 +127,6 @@ pub(crate) async fn step(
     let partner = held.partner.clone();
     let mut reading = context.comparing.lane(partner.as_str()).await?;
     let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let mut hub = context.ledger_bulk.lane(partner.as_str()).await?;
     let result = async {
         let (store, faults) = (store.client()?, &context.faults);
         if held.narrows(&grant) {
@@ -138,7 +137,7 @@ pub(crate) async fn step(
         let compared = compare(
             &mut beside,
             reading.client()?,
-            hub.client()?,
+            &context.ledger_bulk,
             store,
             &grant,
             generation,
@@ -163,9 +162,8 @@ pub(crate) async fn step(
     let (written, files) = result.inspect_err(|_| {
         reading.discard();
         store.discard();
-        hub.discard();
     })?;
-    Ok(Finished { held, written: Some(written), files, enter: Vec::new(), leave: Vec::new() })
+    Ok(Finished { held, written: Some(written), cycle: false, files, enter: Vec::new(), leave: Vec::new() })
 }
 
 /// The terms as they are told now, the pictures that both have, and the names: one transaction. Sessions that are open
@@ -182,7 +180,7 @@ async fn swap(store: &mut Client, held: &Held, faults: &Faults) -> Result<(), Er
             suspended = s.suspended FROM {share}.cursor s;
          INSERT INTO {next}.photograph SELECT sha256, jpeg FROM {share}.photograph p
          WHERE sha256(jpeg) = sha256 AND EXISTS (SELECT FROM {next}.record r
-            WHERE r.tbl = 'photograph' AND r.body::jsonb ->> 'sha256' = encode(p.sha256, 'hex'))
+            WHERE r.picture = encode(p.sha256, 'hex'))
          ON CONFLICT DO NOTHING;
          ALTER SCHEMA {share} RENAME TO {old_name}; ALTER SCHEMA {next} RENAME TO {share}"
     ))

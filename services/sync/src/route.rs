@@ -3,17 +3,12 @@
 //! Whether a file leaves is decided from the files that the replica holds, never from its earlier state on the hub: what
 //! changed twice in one transaction, was deleted with its file or took a used number all comes out right.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
-use liaison_records::{
-    codes::{AtLarge, Custody, Jurisdiction, ReleaseType, Status, WarrantState},
-    population::Axes,
-};
+use liaison_records::{catalogue::OFFENDER, population::Axes};
+use roaring::RoaringTreemap;
 
-use crate::{record::Key, terms::Scope};
+use crate::{cover::Cover, cursor::ALL, record::Key, terms::Scope};
 
 /// A partner's number within a worker.
 pub type Slot = u32;
@@ -30,67 +25,55 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The files among them, each once, ascending.
-    pub fn files(&self) -> Vec<i64> {
-        let files: BTreeSet<i64> = self.rows.iter().filter_map(|(_, offender)| *offender).collect();
-        files.into_iter().collect()
+    /// The files whose own record changed, ascending: whoever covers them may be another now. Of any other file the scope is
+    /// what it was.
+    pub fn moved(&self) -> Vec<i64> {
+        let moved: BTreeSet<i64> =
+            self.rows.iter().filter(|((table, _), _)| &**table == OFFENDER).filter_map(|(_, file)| *file).collect();
+        moved.into_iter().collect()
     }
 }
 
-/// Which replicas hold which files.
+/// Which replicas hold which files: a compressed bitmap a replica.
 #[derive(Debug, Default)]
-pub struct Members {
-    holders: HashMap<i64, Vec<Slot>>,
-}
+pub struct Members(HashMap<Slot, RoaringTreemap>);
 
 impl Members {
     /// Takes over what a replica was found to hold.
     pub fn load(&mut self, slot: Slot, files: impl IntoIterator<Item = i64>) {
-        self.forget(slot);
-        for file in files {
-            self.holders.entry(file).or_default().push(slot);
-        }
+        self.0.insert(slot, files.into_iter().map(i64::cast_unsigned).collect());
     }
 
     /// Forgets a replica.
     pub fn forget(&mut self, slot: Slot) {
-        self.holders.retain(|_, slots| {
-            slots.retain(|s| *s != slot);
-            !slots.is_empty()
-        });
+        self.0.remove(&slot);
     }
 
     /// A file that a replica has since a batch.
     pub fn enter(&mut self, slot: Slot, file: i64) {
-        let slots = self.holders.entry(file).or_default();
-        if !slots.contains(&slot) {
-            slots.push(slot);
-        }
+        self.0.entry(slot).or_default().insert(file.cast_unsigned());
     }
 
     /// A file that a replica no longer has.
     pub fn leave(&mut self, slot: Slot, file: i64) {
-        if let Some(slots) = self.holders.get_mut(&file) {
-            slots.retain(|s| *s != slot);
-            if slots.is_empty() {
-                self.holders.remove(&file);
-            }
+        if let Some(files) = self.0.get_mut(&slot) {
+            files.remove(file.cast_unsigned());
         }
-    }
-
-    /// Who holds a file.
-    pub fn holders(&self, file: i64) -> &[Slot] {
-        self.holders.get(&file).map_or(&[], Vec::as_slice)
     }
 
     /// Whether a replica holds a file.
     pub fn holds(&self, slot: Slot, file: i64) -> bool {
-        self.holders(file).contains(&slot)
+        self.0.get(&slot).is_some_and(|files| files.contains(file.cast_unsigned()))
     }
 
     /// How many files a replica holds.
     pub fn count(&self, slot: Slot) -> usize {
-        self.holders.values().filter(|slots| slots.contains(&slot)).count()
+        self.0.get(&slot).map_or(0, |files| usize::try_from(files.len()).unwrap_or(usize::MAX))
+    }
+
+    /// Those of `files` that a replica holds.
+    fn among(&self, slot: Slot, files: &RoaringTreemap) -> RoaringTreemap {
+        self.0.get(&slot).map_or_else(RoaringTreemap::new, |held| held & files)
     }
 }
 
@@ -114,8 +97,8 @@ pub struct Want {
     pub leave: Vec<i64>,
     /// Files that stay, in which something changed.
     pub stay: Vec<i64>,
-    /// The records that changed in files that stay, and reference records.
-    pub keys: BTreeSet<Key>,
+    /// The records that changed in files that stay, and reference records; each once, ascending.
+    pub keys: Vec<Key>,
 }
 
 impl Want {
@@ -125,78 +108,74 @@ impl Want {
     }
 }
 
-/// Routes changes. `axes` are those of the changed files that exist at the snapshot; a file without is gone.
+/// Routes changes. `axes` are those of the files that [`Changes::moved`] names, as far as they exist at the snapshot; a file
+/// without is gone. Costs what the changes and those whom they concern cost, and a few words a partner.
 pub fn route<S: std::hash::BuildHasher>(
     changes: &Changes,
     axes: &HashMap<i64, Axes, S>,
     candidates: &[Candidate<'_>],
     members: &Members,
 ) -> HashMap<Slot, Want> {
-    let mut wants: HashMap<Slot, Want> = candidates.iter().map(|c| (c.slot, Want::default())).collect();
-    let filled: HashMap<Slot, i64> = candidates.iter().map(|c| (c.slot, c.filled)).collect();
+    let moved: RoaringTreemap = changes.moved().into_iter().map(i64::cast_unsigned).collect();
     let mut by_file: HashMap<i64, Vec<&Key>> = HashMap::new();
-    for (key, offender) in &changes.rows {
-        if let Some(file) = offender {
-            by_file.entry(*file).or_default().push(key);
-        } else {
-            for want in wants.values_mut() {
-                want.keys.insert(key.clone());
-            }
+    let mut references: Vec<Key> = Vec::new();
+    for (key, file) in &changes.rows {
+        match file {
+            Some(file) => by_file.entry(*file).or_default().push(key),
+            None => references.push(key.clone()),
         }
     }
-    let mut cover = Cover::new(candidates);
-    for file in changes.files() {
-        let covering = axes.get(&file).map(|axes| cover.of(axes)).unwrap_or_default();
-        for slot in covering.iter().filter(|slot| file <= filled[*slot]) {
-            let Some(want) = wants.get_mut(slot) else { continue };
-            if members.holds(*slot, file) {
-                want.stay.push(file);
-                want.keys.extend(by_file[&file].iter().map(|key| (*key).clone()));
-            } else {
-                want.enter.push(file);
-            }
-        }
-        for slot in members.holders(file) {
-            let inside = filled.get(slot).is_some_and(|filled| file <= *filled);
-            if inside
-                && !covering.contains(slot)
-                && let Some(want) = wants.get_mut(slot)
-            {
-                want.leave.push(file);
-            }
-        }
+    let touched: RoaringTreemap = by_file.keys().map(|file| file.cast_unsigned()).collect();
+    let others = &touched - &moved;
+    let mut covered = covered(axes, candidates, &moved);
+    let mut wants = HashMap::with_capacity(candidates.len());
+    for (candidate, covered) in candidates.iter().zip(&mut covered) {
+        let Candidate { slot, scope: _, filled } = *candidate;
+        let held = members.among(slot, &moved);
+        // A file whose own record did not change is where it was: who holds it keeps it.
+        let stay = (&*covered & &held) | members.among(slot, &others);
+        let list = |files: RoaringTreemap| -> Vec<i64> {
+            files.into_iter().map(u64::cast_signed).filter(|file| filled == ALL || *file <= filled).collect()
+        };
+        let mut want = Want {
+            enter: list(&*covered - &held),
+            leave: list(&held - &*covered),
+            stay: list(stay),
+            keys: references.clone(),
+        };
+        want.keys.extend(want.stay.iter().filter_map(|file| by_file.get(file)).flatten().map(|key| (*key).clone()));
+        want.keys.sort_unstable();
+        want.keys.dedup();
+        wants.insert(slot, want);
     }
     wants
 }
 
-type AxesKey = (Custody, Status, Option<ReleaseType>, AtLarge, WarrantState, Jurisdiction, String);
-
-/// Predicates asked once for each combination of axes, not once for each file and partner.
-struct Cover<'a> {
-    candidates: &'a [Candidate<'a>],
-    known: HashMap<AxesKey, Arc<[Slot]>>,
-}
-
-impl<'a> Cover<'a> {
-    fn new(candidates: &'a [Candidate<'a>]) -> Self {
-        Self { candidates, known: HashMap::new() }
+/// For each candidate the files of `moved` that its scope covers now. Each combination of axes is asked for once.
+fn covered<S: std::hash::BuildHasher>(
+    axes: &HashMap<i64, Axes, S>,
+    candidates: &[Candidate<'_>],
+    moved: &RoaringTreemap,
+) -> Vec<RoaringTreemap> {
+    let mut covered = vec![RoaringTreemap::new(); candidates.len()];
+    let cover = Cover::new(candidates.iter().map(|candidate| candidate.scope));
+    let mut known: HashMap<&Axes, Vec<usize>> = HashMap::new();
+    for file in moved {
+        let Some(axes) = axes.get(&file.cast_signed()) else { continue };
+        for candidate in known.entry(axes).or_insert_with(|| cover.of(axes)) {
+            covered[*candidate].insert(file);
+        }
     }
-
-    fn of(&mut self, axes: &Axes) -> Arc<[Slot]> {
-        let Axes { custody, status, release_type, at_large, warrant, jurisdiction, municipality } = axes;
-        let key = (*custody, *status, *release_type, *at_large, *warrant, *jurisdiction, municipality.clone());
-        let candidates = self.candidates;
-        self.known
-            .entry(key)
-            .or_insert_with(|| candidates.iter().filter(|c| c.scope.covers(axes)).map(|c| c.slot).collect())
-            .clone()
-    }
+    covered
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use liaison_records::population::Population;
+    use liaison_records::{
+        codes::{AtLarge, Custody, Jurisdiction, Status, WarrantState},
+        population::Population,
+    };
 
     fn scope(json: &str) -> Scope {
         let share: Population = serde_json::from_str(json).unwrap();
@@ -232,7 +211,8 @@ mod tests {
                 (key("alias", 1), Some(7)),    // stays in Vancouver
                 (key("offender", 9), Some(9)), // moved to Victoria, which is not filled so far yet
                 (key("offender", 5), Some(5)), // gone
-                (key("alias", 3), Some(8)),    // enters Victoria
+                (key("offender", 8), Some(8)), // enters Victoria
+                (key("alias", 4), Some(8)),
                 (key("office", 4), None),
             ],
             ..Changes::default()
@@ -241,17 +221,9 @@ mod tests {
         let wants = route(&changes, &axes, &candidates, &members);
         assert_eq!(
             wants[&0],
-            Want {
-                enter: vec![],
-                leave: vec![9],
-                stay: vec![7],
-                keys: BTreeSet::from([key("alias", 1), key("office", 4)])
-            }
+            Want { enter: vec![], leave: vec![9], stay: vec![7], keys: vec![key("alias", 1), key("office", 4)] }
         );
-        assert_eq!(
-            wants[&1],
-            Want { enter: vec![8], leave: vec![5], stay: vec![], keys: BTreeSet::from([key("office", 4)]) }
-        );
+        assert_eq!(wants[&1], Want { enter: vec![8], leave: vec![5], stay: vec![], keys: vec![key("office", 4)] });
     }
 
     #[test]

@@ -6,6 +6,7 @@ use liaison_records::{
     catalogue::OFFENDER,
     encoding::{self, RecordRef},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,6 +22,42 @@ pub fn feeds(table: &str) -> bool {
 
 /// The tables that the search row is made of.
 pub const FEEDS: [&str; 3] = [OFFENDER, "alias", PHOTOGRAPH];
+
+/// What a search row has from the file's own record.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Core {
+    /// FPS number.
+    pub fps: String,
+    /// Surname as written.
+    pub surname: String,
+    /// Given names as written.
+    pub given: String,
+    /// `YYYY-MM-DD`.
+    pub birth_date: String,
+    /// Code of `Custody`.
+    pub custody: String,
+    /// Code of `Status`.
+    pub status: String,
+    /// Code of `AtLarge`.
+    pub at_large: String,
+    /// ISO 3166-2.
+    pub jurisdiction: String,
+    /// Census subdivision.
+    pub municipality: String,
+}
+
+impl Core {
+    /// What search keys are made of.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.surname, &self.given)
+    }
+}
+
+/// The core of a file's own record; `None` when it is not as the catalogue says.
+pub fn core(record: &Record) -> Option<Core> {
+    serde_json::from_str(&record.body).ok()
+}
 
 /// Hash of a record.
 pub fn record_hash(grp: &str, tbl: &str, id: i64, offender: Option<i64>, body: &str) -> Hash {

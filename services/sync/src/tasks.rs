@@ -8,16 +8,17 @@ use std::{
 
 use liaison_records::names::PartnerName;
 use tokio::sync::Semaphore;
+use tokio_postgres::Client;
 
 use crate::{
     compare::{Budget, compare},
     connect::{Lanes, Target},
     cursor::{ALL, Point},
-    delta::{Delta, Source, keys},
+    delta::{Delta, Source, cores, keys},
     error::{Error, Side},
     fault::{Faults, Step},
     hub_ledger::Claim,
-    partner::{self, Held, Written},
+    partner::{self, Held, Ledger, Written},
     route::Want,
     terms::{Grant, Terms},
     verify::desk::Desk,
@@ -30,12 +31,14 @@ const BULK: usize = 2;
 pub struct Context {
     /// Snapshots and the probe.
     pub(crate) reading: Lanes,
-    /// Leases and the ledger.
-    pub(crate) ledger: Lanes,
+    /// Leases.
+    pub(crate) leases: Lanes,
+    /// The ledger.
+    pub(crate) ledger: Ledger,
     /// Snapshots of comparisons.
     pub(crate) comparing: Lanes,
     /// The ledger, for comparisons.
-    pub(crate) ledger_bulk: Lanes,
+    pub(crate) ledger_bulk: Ledger,
     /// Replicas.
     pub(crate) store: Lanes,
     /// Replicas, for comparisons: they take long.
@@ -53,9 +56,10 @@ impl Context {
     pub fn new(hub: &Target, store: &Target, holder: &str, budget: Budget, faults: Faults) -> Self {
         Self {
             reading: Lanes::new(hub.clone(), 1),
-            ledger: Lanes::new(hub.clone(), 4),
+            leases: Lanes::new(hub.clone(), 4),
+            ledger: Ledger::new(hub),
             comparing: Lanes::new(hub.clone(), BULK),
-            ledger_bulk: Lanes::new(hub.clone(), BULK),
+            ledger_bulk: Ledger::new(hub),
             store: Lanes::new(store.clone(), 8),
             store_bulk: Lanes::new(store.clone(), BULK),
             bulk: Semaphore::new(BULK),
@@ -104,7 +108,7 @@ fn finished(held: Held) -> Finished {
 /// Step 1, and the terms.
 pub(crate) async fn take_lease(context: &Context, partner: &PartnerName, terms: &Terms) -> Result<Finished, Error> {
     let mut store = context.store.lane(partner.as_str()).await?;
-    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let mut hub = context.leases.lane(partner.as_str()).await?;
     let result = async {
         let store = store.client()?;
         let (mut held, files) =
@@ -148,12 +152,11 @@ pub(crate) async fn run_compare(
     let partner = held.partner.clone();
     let mut reading = context.comparing.lane(partner.as_str()).await?;
     let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let mut hub = context.ledger_bulk.lane(partner.as_str()).await?;
     let result = async {
         compare(
             &mut held,
             reading.client()?,
-            hub.client()?,
+            &context.ledger_bulk,
             store.client()?,
             grant,
             generation,
@@ -167,10 +170,23 @@ pub(crate) async fn run_compare(
     let compared = result.inspect_err(|_| {
         reading.discard();
         store.discard();
-        hub.discard();
     })?;
     drop(turn);
     Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..finished(held) })
+}
+
+/// Works over the lane of a partner's store. A connection on which anything failed is given up.
+async fn over<T>(
+    context: &Context,
+    partner: &PartnerName,
+    work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut lane = context.store.lane(partner.as_str()).await?;
+    let result = match lane.client() {
+        Ok(client) => work(client).await,
+        Err(error) => Err(error),
+    };
+    result.inspect_err(|_| lane.discard())
 }
 
 /// What a cycle found for one partner: the difference, the ledger, the replica.
@@ -186,28 +202,25 @@ pub(crate) async fn deliver(
     source: &Source,
     holds: &HashSet<i64>,
 ) -> Result<Finished, Error> {
-    let partner = held.partner.clone();
-    context.faults.at(Step::Read, &partner).await?;
-    let mut store = context.store.lane(partner.as_str()).await?;
-    let mut hub = context.ledger.lane(partner.as_str()).await?;
+    let (partner, faults) = (held.partner.clone(), &context.faults);
+    faults.at(Step::Read, &partner).await?;
+    let groups = grant.group_names();
+    let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
     let mut delta = Delta::default();
-    let result = async {
-        let store = store.client()?;
-        let groups = grant.group_names();
-        let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
-        let seen = held.share.seen(store, &keys(want, source, &names)).await?;
-        delta.changes(want, source, &seen, &names, |file| holds.contains(&file));
-        context.faults.found(&mut delta);
-        let images = held.pick(store, &delta, &source.images).await?;
-        let faults = &context.faults;
-        let hub = hub.client()?;
-        held.deliver(hub, store, grant, generation, point, identity, ALL, &delta, &images, "changes", faults).await
-    }
-    .await;
-    let written = result.inspect_err(|_| {
-        store.discard();
-        hub.discard();
-    })?;
+    let images = over(context, &partner, async |store| {
+        let looked = held.share.look(store, &keys(want, source, &names), &cores(want, source)).await?;
+        delta.changes(want, source, &looked, &names, |file| holds.contains(&file));
+        faults.found(&mut delta);
+        held.pick(store, &delta, &source.images).await
+    })
+    .await?;
+    // The lane is free meanwhile: the ledger takes many partners' batches at once.
+    let recorded = held.record(&context.ledger, grant, generation, &delta, "changes", faults).await?;
+    let written = over(context, &partner, async |store| {
+        held.land(store, recorded.as_ref(), grant, point, identity, ALL, &delta, &images, faults).await
+    })
+    .await?;
+    held.note(&context.ledger, &written, point, faults).await?;
     Ok(Finished {
         written: Some(written),
         enter: delta.enter.into_iter().collect(),

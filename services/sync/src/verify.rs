@@ -26,7 +26,7 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use crate::{
     cursor::{ALL, Point},
-    delta::{Delta, keys},
+    delta::{Delta, cores, keys},
     error::{Error, Of},
     fault::Step,
     gather::{Asker, gather},
@@ -90,7 +90,7 @@ async fn compare(
     // Connections of its own: they are held for long, and what they still do after a failure is nobody's.
     let connections = async {
         let reading = context.comparing.target().connect().await?;
-        let ledger = context.ledger.target().connect().await?;
+        let ledger = context.leases.target().connect().await?;
         Ok((reading, ledger, context.store.target().connect().await?))
     };
     let (mut reading, mut ledger, mut store) = match connections.await {
@@ -105,7 +105,7 @@ async fn compare(
         }
         Err(error) => return failed(back, error),
     };
-    let brought = match bring(context, &mut held, &mut view, &mut ledger, &mut store, grant, generation, turn).await {
+    let brought = match bring(context, &mut held, &mut view, &mut store, grant, generation, turn).await {
         Ok(Some(brought)) => brought,
         Ok(None) => {
             let _ = back.send(Ok(finished(held, None)));
@@ -173,18 +173,17 @@ async fn compare(
 
 fn finished(held: Held, brought: Option<Brought>) -> Finished {
     let Some(Brought { written, enter, leave, files }) = brought else {
-        return Finished { held, written: None, files: None, enter: Vec::new(), leave: Vec::new() };
+        return Finished { held, written: None, cycle: false, files: None, enter: Vec::new(), leave: Vec::new() };
     };
-    Finished { held, written: Some(written), files, enter, leave }
+    Finished { held, written: Some(written), cycle: false, files, enter, leave }
 }
 
 /// Brings the replica to S, and repairs what is known to differ. `None`: not by changes; the worker compares first.
-#[expect(clippy::too_many_arguments, reason = "three connections, the replica, its grant, and what the turn is about")]
+#[expect(clippy::too_many_arguments, reason = "two connections, the replica, its grant, and what the turn is about")]
 async fn bring(
     context: &Context,
     held: &mut Held,
     view: &mut View<'_>,
-    ledger: &mut Client,
     store: &mut Client,
     grant: &Grant,
     generation: i64,
@@ -211,18 +210,19 @@ async fn bring(
     let gathered = gather(view, &[asker], &members).await?;
     let Some(want) = gathered.wants.get(&0) else { return Ok(None) };
     let mut delta = Delta::default();
-    let seen = held.share.seen(store, &keys(want, &gathered.source, &names)).await?;
-    delta.changes(want, &gathered.source, &seen, &names, |file| present.contains(&file));
+    let source = &gathered.source;
+    let looked = held.share.look(store, &keys(want, source, &names), &cores(want, source)).await?;
+    delta.changes(want, source, &looked, &names, |file| present.contains(&file));
     let images = held.pick(store, &delta, &gathered.source.images).await?;
     let faults = &context.faults;
     let mut written = held
-        .deliver(ledger, store, grant, generation, &point, &identity, ALL, &delta, &images, "changes", faults)
+        .deliver(&context.ledger_bulk, store, grant, generation, &point, &identity, ALL, &delta, &images, "changes", faults)
         .await?;
     let mut files = None;
     if let Some(suspects) = &turn.suspects {
         let (delta, images) = repair::decide(held, view, store, grant, suspects).await?;
         let repaired = held
-            .deliver(ledger, store, grant, generation, &point, &identity, ALL, &delta, &images, "repair", faults)
+            .deliver(&context.ledger_bulk, store, grant, generation, &point, &identity, ALL, &delta, &images, "repair", faults)
             .await?;
         written = sum(written, repaired);
         files = Some(held.share.held(store).await?);

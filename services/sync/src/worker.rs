@@ -322,7 +322,7 @@ impl Worker {
             .filter_map(|s| s.held.as_ref())
             .map(|h| (h.partner.clone(), h.epoch, h.cursor.snapshot.clone()))
             .collect();
-        let mut lane = self.context.ledger.lane("renew").await?;
+        let mut lane = self.context.leases.lane("renew").await?;
         let ours = hub_ledger::renew(lane.client()?, &held).await?;
         for (partner, epoch, _) in &held {
             if !ours.contains(partner)
@@ -592,7 +592,7 @@ impl Worker {
         self.tasks.shutdown().await;
         let held: Vec<(PartnerName, i64)> =
             self.partners.values().filter_map(|s| s.held.as_ref()).map(|h| (h.partner.clone(), h.epoch)).collect();
-        if let Ok(mut lane) = self.context.ledger.lane("renew").await
+        if let Ok(mut lane) = self.context.leases.lane("renew").await
             && let Ok(client) = lane.client()
         {
             let _ = hub_ledger::release(client, &held).await;
@@ -601,7 +601,7 @@ impl Worker {
 
     /// Trims the change log on the hub.
     pub async fn trim(&self) -> Result<u64, Error> {
-        let mut lane = self.context.ledger.lane("trim").await?;
+        let mut lane = self.context.leases.lane("trim").await?;
         hub_ledger::trim(lane.client()?).await
     }
 }

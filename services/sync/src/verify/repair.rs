@@ -47,7 +47,7 @@ pub(super) async fn decide(
     // Whoever shows a picture gets it again: the ledger names the file.
     let names: Vec<String> = delta.pictures.iter().map(hex::encode).collect();
     let sql = format!(
-        "SELECT id, offender FROM {share}.record WHERE tbl = 'photograph' AND body::jsonb ->> 'sha256' = ANY ($1::text[])"
+        "SELECT id, offender FROM {share}.record WHERE picture = ANY ($1::text[])"
     );
     let mut again: HashSet<i64> = HashSet::new();
     for row in store.query(&sql, &[&names]).await.store()? {
