@@ -1,6 +1,6 @@
 //! What sync writes on the hub: leases, the ledger, and the trimming of the change log.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use futures::future::join_all;
 use liaison_records::names::PartnerName;
@@ -101,6 +101,29 @@ pub async fn release(hub: &Client, held: &[(PartnerName, i64)]) -> Result<(), Er
     Ok(())
 }
 
+/// Says that `holder` is alive, and asks how many are that share this store's partners; at least one, oneself.
+pub async fn workers(hub: &Client, holder: &str, store: &str) -> Result<usize, Error> {
+    let row = hub
+        .query_one(
+            "WITH here AS (
+                 INSERT INTO liaison.worker (holder, store) VALUES ($1, $2)
+                 ON CONFLICT (holder) DO UPDATE SET store = EXCLUDED.store, seen = clock_timestamp()),
+             gone AS (DELETE FROM liaison.worker WHERE seen < clock_timestamp() - interval '1 hour')
+             SELECT count(*) FROM liaison.worker
+             WHERE store = $2 AND holder <> $1 AND seen > clock_timestamp() - make_interval(secs => $3)",
+            &[&holder, &store, &f64::from(LEASE_SECONDS)],
+        )
+        .await
+        .hub()?;
+    Ok(usize::try_from(row.try_get::<_, i64>(0).hub()?).unwrap_or(0) + 1)
+}
+
+/// `holder` stops: the others need not wait to find out.
+pub async fn leave(hub: &Client, holder: &str) -> Result<(), Error> {
+    hub.execute("DELETE FROM liaison.worker WHERE holder = $1", &[&holder]).await.hub()?;
+    Ok(())
+}
+
 /// The end of a partner's ledger, and whether its last batch is void.
 pub async fn tail(hub: &Client, partner: &PartnerName) -> Result<(Tail, bool), Error> {
     let recorded = |row: &tokio_postgres::Row| -> Result<Recorded, Error> {
@@ -162,6 +185,8 @@ pub struct Landed {
 
 impl Together for Landed {
     const MOST: usize = 1_000;
+    // Nothing waits for it but the task itself.
+    const LINGER: Duration = Duration::from_millis(30);
 
     /// Best effort: the next lease settles it otherwise.
     async fn run(hub: &mut Client, notes: &[Self]) -> Result<Vec<Result<(), Error>>, Error> {
@@ -225,6 +250,7 @@ pub struct Batch {
 
 impl Together for Batch {
     const MOST: usize = 256;
+    const LINGER: Duration = Duration::ZERO;
 
     async fn run(hub: &mut Client, batches: &[Self]) -> Result<Vec<Result<(), Error>>, Error> {
         match commit(hub, batches).await {

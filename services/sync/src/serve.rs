@@ -51,9 +51,10 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Settings { hub, store, store_name, namespace, holder } = settings;
+    let shared = store_name.clone();
     let mut terms = desired::watch_terms(&client, &namespace, store_name);
     let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default());
-    let mut worker = Worker::new(context);
+    let mut worker = Worker::new(context).sharing(&shared);
     let mut pending = Pending::default();
     let mut known: BTreeSet<PartnerName> = BTreeSet::new();
     let mut housekept: Option<Instant> = None;
@@ -153,7 +154,9 @@ async fn say(
     known: &mut BTreeSet<PartnerName>,
 ) {
     let now = Timestamp::now();
-    let standings = worker.standings(now);
+    // Of a partner that another worker holds, that one speaks.
+    let mut standings = worker.standings(now);
+    standings.retain(|_, standing| standing.trouble.as_ref().is_none_or(|(reason, _)| *reason != "LeaseHeld"));
     let freshness: HashMap<&PartnerName, &Desired> = wanted.iter().map(|d| (&d.terms.partner, d)).collect();
     let names: BTreeSet<PartnerName> = standings.keys().cloned().collect();
     for gone in known.difference(&names) {

@@ -82,6 +82,8 @@ pub(crate) struct Done {
 pub(crate) struct Finished {
     pub(crate) held: Held,
     pub(crate) written: Option<Written>,
+    /// Whether it was part of a cycle.
+    pub(crate) cycle: bool,
     pub(crate) files: Option<Vec<i64>>,
     pub(crate) enter: Vec<i64>,
     pub(crate) leave: Vec<i64>,
@@ -102,7 +104,7 @@ pub(crate) async fn timed(
 }
 
 fn finished(held: Held) -> Finished {
-    Finished { held, written: None, files: None, enter: Vec::new(), leave: Vec::new() }
+    Finished { held, written: None, cycle: false, files: None, enter: Vec::new(), leave: Vec::new() }
 }
 
 /// Step 1, and the terms.
@@ -223,6 +225,7 @@ pub(crate) async fn deliver(
     held.note(&context.ledger, &written, point, faults).await?;
     Ok(Finished {
         written: Some(written),
+        cycle: true,
         enter: delta.enter.into_iter().collect(),
         leave: delta.leave.into_iter().collect(),
         ..finished(held)

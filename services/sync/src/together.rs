@@ -1,7 +1,10 @@
 //! Group commit: of the tasks that want the same thing of the hub, whichever gets the connection first does it for all that
 //! have queued meanwhile.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
@@ -15,6 +18,8 @@ use crate::{
 pub(crate) trait Together: Send + Sized {
     /// The most that are done at once.
     const MOST: usize;
+    /// How long whoever does it waits for others to join.
+    const LINGER: Duration;
 
     /// Does it; the answers are in the order of the items. An error is all items'.
     fn run(client: &mut Client, items: &[Self]) -> impl Future<Output = Result<Vec<Result<(), Error>>, Error>> + Send;
@@ -44,6 +49,9 @@ impl<T: Together> Group<T> {
                 // Who had it in hand ended before it was done: it is not known whether it was.
                 outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(unknown())),
                 lane = self.lanes.lane("") => {
+                    if !T::LINGER.is_zero() {
+                        tokio::time::sleep(T::LINGER).await;
+                    }
                     let (items, senders): (Vec<T>, Vec<_>) = self.take().into_iter().unzip();
                     if items.is_empty() {
                         // Another has ours in hand: its answer is under way.

@@ -80,6 +80,15 @@ struct State {
     reached: Reached,
 }
 
+impl State {
+    /// Leaves the partner to another worker, which is the one to say how it stands.
+    fn let_go(&mut self) {
+        self.held = None;
+        self.reached = Reached::default();
+        self.trouble = Some(Error::LeaseHeld(self.terms.partner.clone())).map(|e| (e.reason(), e.to_string()));
+    }
+}
+
 /// How far a replica is: exact as of these milliseconds, and whether it is complete.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reached {
@@ -105,6 +114,47 @@ impl Reached {
     }
 }
 
+/// Among how many workers the partners are shared.
+#[derive(Debug)]
+struct Sharing {
+    /// Whose partners: those of one store.
+    store: String,
+    /// Workers that are alive, ourselves among them; 0: not asked yet.
+    live: usize,
+}
+
+/// How many partners one of `live` workers holds at most.
+fn quota(partners: usize, live: usize) -> usize {
+    partners.div_ceil(live.max(1))
+}
+
+/// When the next cycle may begin. A batch costs about the same whether it carries one change or a hundred: while there is much to
+/// do, changes are let gather, as long as nobody's data get old by it.
+#[derive(Debug, Default)]
+struct Pace {
+    began: Option<Instant>,
+    /// How long it took to the last batch that landed; one that hangs does not count.
+    took: Duration,
+}
+
+impl Pace {
+    /// Of the time, at most one part in so many is spent on cycles.
+    const REST: u32 = 4;
+
+    fn begin(&mut self) {
+        *self = Self { began: Some(Instant::now()), took: Duration::ZERO };
+    }
+
+    fn landed(&mut self) {
+        self.took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+    }
+
+    /// Whether the next may begin; it does in any case a quarter of the strictest freshness objective after the last.
+    fn due(&self, freshness: Duration) -> bool {
+        self.began.is_none_or(|began| began.elapsed() >= (self.took * Self::REST).min(freshness / 4))
+    }
+}
+
 /// The partners of one process.
 pub struct Worker {
     context: Arc<Context>,
@@ -113,7 +163,10 @@ pub struct Worker {
     slots: Slot,
     last: Option<Point>,
     tasks: JoinSet<Done>,
+    pace: Pace,
     renewed: Instant,
+    renewal: Duration,
+    sharing: Option<Sharing>,
     patience: Duration,
     reports: Vec<Report>,
     news: Vec<News>,
@@ -130,7 +183,10 @@ impl Worker {
             slots: 0,
             last: None,
             tasks: JoinSet::new(),
+            pace: Pace::default(),
             renewed: Instant::now(),
+            renewal: Duration::from_secs(8),
+            sharing: None,
             patience: Duration::from_secs(1),
             reports: Vec::new(),
             news: Vec::new(),
@@ -142,6 +198,21 @@ impl Worker {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Shares the partners of `store` with the other workers that say the same: each holds at most its part, gives back what
+    /// is more when another comes, and takes over from one that is no longer heard of. Without this a worker takes all it can.
+    #[must_use]
+    pub fn sharing(mut self, store: &str) -> Self {
+        self.sharing = Some(Sharing { store: store.to_owned(), live: 0 });
+        self
+    }
+
+    /// Renews leases, and counts the workers, this often; well below the time that a lease lasts.
+    #[must_use]
+    pub fn with_renewal(mut self, every: Duration) -> Self {
+        self.renewal = every;
         self
     }
 
@@ -236,9 +307,16 @@ impl Worker {
         // Terms reach the replicas also while the hub is down.
         let renewed = self.renew().await;
         let mut started = false;
+        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy).count();
+        let mut room = match &self.sharing {
+            // Not before it is known with how many to share.
+            Some(Sharing { live: 0, .. }) => 0,
+            Some(Sharing { live, .. }) => quota(self.partners.len(), *live).saturating_sub(ours),
+            None => usize::MAX,
+        };
         let names: Vec<PartnerName> = self.partners.keys().cloned().collect();
         for partner in names {
-            started |= self.attend(&partner, now);
+            started |= self.attend(&partner, now, &mut room);
         }
         renewed?;
         started |= self.cycle(now).await?;
@@ -272,7 +350,7 @@ impl Worker {
         let Some(state) = self.partners.get_mut(&partner) else { return };
         state.busy = false;
         match result {
-            Ok(Finished { held, written, files, enter, leave }) => {
+            Ok(Finished { held, written, cycle, files, enter, leave }) => {
                 state.held = Some(held);
                 state.failures = 0;
                 state.trouble = None;
@@ -285,6 +363,9 @@ impl Worker {
                 }
                 for file in enter {
                     self.members.enter(slot, file);
+                }
+                if cycle {
+                    self.pace.landed();
                 }
                 if let Some(written) = written {
                     self.reports.push(Report { partner, result: Ok(written), took });
@@ -313,7 +394,8 @@ impl Worker {
     }
 
     async fn renew(&mut self) -> Result<(), Error> {
-        if self.renewed.elapsed() < Duration::from_secs(8) {
+        let unasked = self.sharing.as_ref().is_some_and(|sharing| sharing.live == 0);
+        if self.renewed.elapsed() < self.renewal && !unasked {
             return Ok(());
         }
         let held: Vec<(PartnerName, i64, Option<Snapshot>)> = self
@@ -322,8 +404,12 @@ impl Worker {
             .filter_map(|s| s.held.as_ref())
             .map(|h| (h.partner.clone(), h.epoch, h.cursor.snapshot.clone()))
             .collect();
-        let mut lane = self.context.leases.lane("renew").await?;
+        let context = self.context.clone();
+        let mut lane = context.leases.lane("renew").await?;
         let ours = hub_ledger::renew(lane.client()?, &held).await?;
+        if let Some(sharing) = &mut self.sharing {
+            sharing.live = hub_ledger::workers(lane.client()?, &context.holder, &sharing.store).await?;
+        }
         for (partner, epoch, _) in &held {
             if !ours.contains(partner)
                 && let Some(state) = self.partners.get_mut(partner)
@@ -333,7 +419,27 @@ impl Worker {
             }
         }
         self.renewed = Instant::now();
-        Ok(())
+        self.give_back(lane.client()?).await
+    }
+
+    /// Gives back what is more than our part of the partners.
+    async fn give_back(&mut self, hub: &tokio_postgres::Client) -> Result<(), Error> {
+        let Some(sharing) = &self.sharing else { return Ok(()) };
+        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy).count();
+        let more = ours.saturating_sub(quota(self.partners.len(), sharing.live));
+        let idle = self.partners.values().rev().filter(|state| !state.busy).filter_map(|state| state.held.as_ref());
+        let given: Vec<(PartnerName, i64)> = idle.take(more).map(|held| (held.partner.clone(), held.epoch)).collect();
+        if given.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(partners = given.len(), workers = sharing.live, "giving partners back: another worker is here");
+        for (partner, _) in &given {
+            if let Some(state) = self.partners.get_mut(partner) {
+                state.let_go();
+                self.members.forget(state.slot);
+            }
+        }
+        hub_ledger::release(hub, &given).await
     }
 
     /// Asks the hub which verifications are wanted, and closes those that were given up.
@@ -344,7 +450,8 @@ impl Worker {
         }
         self.asked = Some(Instant::now());
         self.news.extend(news.iter().cloned());
-        let mut lane = self.context.ledger.lane("verify").await?;
+        let context = self.context.clone();
+        let mut lane = context.leases.lane("verify").await?;
         let hub = lane.client()?;
         for item in &news {
             if let News::GivenUp(partner, id, reason) = item {
@@ -360,7 +467,7 @@ impl Worker {
     }
 
     /// Starts what a partner needs beside the cycle. Returns whether it did.
-    fn attend(&mut self, partner: &PartnerName, now: Timestamp) -> bool {
+    fn attend(&mut self, partner: &PartnerName, now: Timestamp, room: &mut usize) -> bool {
         let context = self.context.clone();
         let Some(state) = self.partners.get_mut(partner) else { return false };
         if state.busy || state.not_before > Instant::now() {
@@ -369,6 +476,11 @@ impl Worker {
         let name = partner.clone();
         let terms = state.terms.clone();
         let Some(mut held) = state.held.take() else {
+            if *room == 0 {
+                state.let_go();
+                return false;
+            }
+            *room -= 1;
             state.busy = true;
             self.tasks.spawn(timed(name.clone(), 30, async move { take_lease(&context, &name, &terms).await }));
             return true;
@@ -424,7 +536,10 @@ impl Worker {
                 ready.push((partner.clone(), state.slot, grant.clone(), since, state.terms.generation));
             }
         }
-        if ready.is_empty() {
+        let strictest =
+            ready.iter().filter_map(|(partner, ..)| self.partners.get(partner)).map(|s| s.terms.freshness_seconds);
+        let freshness = Duration::from_secs(strictest.min().unwrap_or(0).into());
+        if ready.is_empty() || !self.pace.due(freshness) {
             return Ok(false);
         }
         let context = self.context.clone();
@@ -463,6 +578,7 @@ impl Worker {
                 return Ok(false);
             }
         }
+        self.pace.begin();
         let mut view = View::open(client).await?;
         let (point, identity) = (view.point.clone(), view.identity.clone());
         let horizon = view.horizon;
@@ -548,6 +664,7 @@ impl Worker {
             .map(|(partner, state)| (partner.clone(), state.held.as_ref().and_then(|h| h.exact_at.clone())))
             .collect();
         loop {
+            self.pace = Pace::default();
             match self.round(now).await {
                 Ok(true) => {}
                 Ok(false) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -596,6 +713,9 @@ impl Worker {
             && let Ok(client) = lane.client()
         {
             let _ = hub_ledger::release(client, &held).await;
+            if self.sharing.is_some() {
+                let _ = hub_ledger::leave(client, &self.context.holder).await;
+            }
         }
     }
 

@@ -403,3 +403,78 @@ async fn a_replica_stands_as_it_stood_while_a_task_has_it() {
     worker.shut_down().await;
     world.drop().await;
 }
+
+#[tokio::test]
+async fn workers_share_the_partners_and_take_over_from_one_that_is_gone() {
+    let mut world = World::new("syncshare").await;
+    world.file(1, "5915022", 1).await;
+    let mut all = Vec::new();
+    for suffix in ["a", "b", "c", "d", "e"] {
+        let partner = world.partner(suffix);
+        world.prepare(&partner).await;
+        all.push(terms(&partner, ALL_GROUPS, VANCOUVER));
+    }
+    let worker = |world: &World, holder: &str| {
+        let mut worker = world
+            .worker(holder, Budget::default(), Faults::default())
+            .sharing("store")
+            .with_renewal(std::time::Duration::from_millis(50));
+        worker.set_terms(all.clone());
+        worker
+    };
+    let held = async |world: &World, holder: &str| -> i64 {
+        let sql = "SELECT count(*) FROM liaison.lease WHERE holder = $1 AND until > clock_timestamp()";
+        world.hub.query_one(sql, &[&holder]).await.unwrap().get(0)
+    };
+    let mut first = worker(&world, "first");
+    let mut second: Option<liaison_sync::worker::Worker> = None;
+    let expect = async |first: &mut liaison_sync::worker::Worker,
+                        second: &mut Option<liaison_sync::worker::Worker>,
+                        one: i64,
+                        other: i64| {
+        for _ in 0..2_000 {
+            first.round(now()).await.unwrap();
+            if let Some(second) = second {
+                second.round(now()).await.unwrap();
+                second.wait(std::time::Duration::from_millis(2)).await;
+            }
+            first.wait(std::time::Duration::from_millis(2)).await;
+            if held(&world, "first").await == one && held(&world, "second").await == other {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        panic!("first {}, second {}", held(&world, "first").await, held(&world, "second").await);
+    };
+    expect(&mut first, &mut second, 5, 0).await;
+    second = Some(worker(&world, "second"));
+    expect(&mut first, &mut second, 3, 2).await;
+    let spoken = |worker: &liaison_sync::worker::Worker| {
+        worker.standings(now()).values().filter(|s| s.trouble.as_ref().is_none_or(|t| t.0 != "LeaseHeld")).count()
+    };
+    assert_eq!((spoken(&first), second.as_ref().map(spoken)), (3, Some(2)), "one worker speaks of each partner");
+    // Killed: nothing is given back. Its leases, and it, are forgotten when their time has run out.
+    drop(second.take());
+    world
+        .execute(
+            "UPDATE liaison.lease SET until = clock_timestamp() - interval '1 s' WHERE holder = 'second';
+             UPDATE liaison.worker SET seen = seen - interval '1 min' WHERE holder = 'second';
+             UPDATE oms.alias SET surname = 'Changed'",
+        )
+        .await;
+    expect(&mut first, &mut second, 5, 0).await;
+    // One that stops gives all back at once.
+    second = Some(worker(&world, "second"));
+    expect(&mut first, &mut second, 3, 2).await;
+    second.take().unwrap().shut_down().await;
+    expect(&mut first, &mut second, 5, 0).await;
+    for _ in 0..200 {
+        first.round(now()).await.unwrap();
+        first.wait(std::time::Duration::from_millis(5)).await;
+    }
+    for terms in &all {
+        world.check_i1(terms).await;
+        world.check_i2(&terms.partner).await;
+    }
+    world.drop().await;
+}
