@@ -246,7 +246,8 @@ impl Delta {
 
     /// Takes another delta in; what both have, the other has newer.
     pub fn absorb(&mut self, other: Self) {
-        let Self { upserts, known, deletes, leave, enter, subjects, remake, cores, robs, only_groups, pictures } = other;
+        let Self { upserts, known, deletes, leave, enter, subjects, remake, cores, robs, only_groups, pictures } =
+            other;
         self.upserts.extend(upserts);
         self.known.extend(known);
         self.deletes.extend(deletes);

@@ -373,8 +373,7 @@ impl Held {
     ) -> Result<Written, Error> {
         let recorded = self.record(ledger, grant, generation, delta, kind, faults).await?;
         let recorded = recorded.as_ref();
-        let written =
-            self.land(store, recorded, grant, point, hub_identity, filled, delta, images, faults).await?;
+        let written = self.land(store, recorded, grant, point, hub_identity, filled, delta, images, faults).await?;
         self.note(ledger, &written, point, faults).await?;
         Ok(written)
     }

@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use liaison_records::names::PartnerName;
 use tokio_postgres::{
-    Client, Row, Transaction,
+    Client, Row,
     error::SqlState,
     types::{ToSql, Type},
 };
@@ -234,16 +234,6 @@ impl Share {
         let sql = format!("SELECT (SELECT count(*) FROM {0}.subject), (SELECT count(*) FROM {0}.record)", self.schema);
         let row = store.query_one(&sql, &[]).await.map_err(|e| self.error(&e))?;
         Ok((row.try_get(0).store()?, row.try_get(1).store()?))
-    }
-
-    /// Begins a write: checks the epoch, and keeps the cursor's row locked until the end of the transaction.
-    async fn begin<'a>(&self, store: &'a mut Client, epoch: i64) -> Result<Transaction<'a>, Error> {
-        let tx = store.transaction().await.store()?;
-        let sql = format!("SELECT FROM {}.cursor WHERE epoch = $1 FOR UPDATE", self.schema);
-        if tx.query_opt(&sql, &[&epoch]).await.map_err(|e| self.error(&e))?.is_none() {
-            return Err(Error::Fenced { partner: self.partner.clone(), epoch });
-        }
-        Ok(tx)
     }
 
     /// What one UPDATE of the cursor under our epoch says: no row is another's epoch.

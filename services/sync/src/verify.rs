@@ -216,13 +216,37 @@ async fn bring(
     let images = held.pick(store, &delta, &gathered.source.images).await?;
     let faults = &context.faults;
     let mut written = held
-        .deliver(&context.ledger_bulk, store, grant, generation, &point, &identity, ALL, &delta, &images, "changes", faults)
+        .deliver(
+            &context.ledger_bulk,
+            store,
+            grant,
+            generation,
+            &point,
+            &identity,
+            ALL,
+            &delta,
+            &images,
+            "changes",
+            faults,
+        )
         .await?;
     let mut files = None;
     if let Some(suspects) = &turn.suspects {
         let (delta, images) = repair::decide(held, view, store, grant, suspects).await?;
         let repaired = held
-            .deliver(&context.ledger_bulk, store, grant, generation, &point, &identity, ALL, &delta, &images, "repair", faults)
+            .deliver(
+                &context.ledger_bulk,
+                store,
+                grant,
+                generation,
+                &point,
+                &identity,
+                ALL,
+                &delta,
+                &images,
+                "repair",
+                faults,
+            )
             .await?;
         written = sum(written, repaired);
         files = Some(held.share.held(store).await?);

@@ -449,10 +449,10 @@ async fn workers_share_the_partners_and_take_over_from_one_that_is_gone() {
     expect(&mut first, &mut second, 5, 0).await;
     second = Some(worker(&world, "second"));
     expect(&mut first, &mut second, 3, 2).await;
-    let spoken = |worker: &liaison_sync::worker::Worker| {
+    let spoken = |worker: &mut liaison_sync::worker::Worker| {
         worker.standings(now()).values().filter(|s| s.trouble.as_ref().is_none_or(|t| t.0 != "LeaseHeld")).count()
     };
-    assert_eq!((spoken(&first), second.as_ref().map(spoken)), (3, Some(2)), "one worker speaks of each partner");
+    assert_eq!((spoken(&mut first), second.as_mut().map(spoken)), (3, Some(2)), "one worker speaks of each partner");
     // Killed: nothing is given back. Its leases, and it, are forgotten when their time has run out.
     drop(second.take());
     world

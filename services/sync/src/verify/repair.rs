@@ -46,9 +46,7 @@ pub(super) async fn decide(
     }
     // Whoever shows a picture gets it again: the ledger names the file.
     let names: Vec<String> = delta.pictures.iter().map(hex::encode).collect();
-    let sql = format!(
-        "SELECT id, offender FROM {share}.record WHERE picture = ANY ($1::text[])"
-    );
+    let sql = format!("SELECT id, offender FROM {share}.record WHERE picture = ANY ($1::text[])");
     let mut again: HashSet<i64> = HashSet::new();
     for row in store.query(&sql, &[&names]).await.store()? {
         again.insert(row.try_get(0).store()?);
