@@ -190,7 +190,12 @@ async fn a_restored_replica_is_not_shown_and_killed_anywhere_it_converges() {
             worker.converge(now()).await.unwrap();
             worker.shut_down().await;
             let restore: String = tables
-                .map(|t| format!("DELETE FROM {share}.{t}; INSERT INTO {share}.{t} SELECT * FROM old_{t};"))
+                .map(|t| {
+                    // A generated column is not restored, but made.
+                    let columns = if t == "record" { "offender, grp, tbl, id, body, hash, batch" } else { "*" };
+                    let into = if t == "record" { format!("{t} ({columns})") } else { t.to_owned() };
+                    format!("DELETE FROM {share}.{t}; INSERT INTO {share}.{into} SELECT {columns} FROM old_{t};")
+                })
                 .concat();
             world.store.batch_execute(&restore).await.unwrap();
 
