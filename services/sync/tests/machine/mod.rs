@@ -514,7 +514,10 @@ impl Machine {
         let mut sql = format!("BEGIN; CREATE SCHEMA IF NOT EXISTS {copy};");
         for table in ["record", "subject", "photograph", "cursor"] {
             sql += &if back {
-                format!("DELETE FROM {share}.{table}; INSERT INTO {share}.{table} TABLE {copy}.{table};")
+                // A generated column is not put back, but made.
+                let columns = if table == "record" { "offender, grp, tbl, id, body, hash, batch" } else { "*" };
+                let into = if table == "record" { format!("{table} ({columns})") } else { table.to_owned() };
+                format!("DELETE FROM {share}.{table}; INSERT INTO {share}.{into} SELECT {columns} FROM {copy}.{table};")
             } else {
                 format!("DROP TABLE IF EXISTS {copy}.{table}; CREATE TABLE {copy}.{table} AS TABLE {share}.{table};")
             };
