@@ -58,7 +58,7 @@ impl Share {
         let anew: Vec<i64> = delta.remake.iter().copied().chain(robbed).collect();
         let anew = self.searchable_records(&tx, &anew).await?;
         let (rows, pictures) = futures::join!(
-            join_all(self.subjects(&tx, anew.iter().collect(), advance.batch)),
+            join_all(self.subjects(&tx, &anew.iter().collect::<Vec<_>>(), advance.batch)),
             self.drop_pictures(&tx, &touched, delta.only_groups.is_some())
         );
         for outcome in rows {
@@ -129,7 +129,7 @@ impl Share {
                 statements.push(self.write_records(tx, chunk.to_vec(), batch, update).boxed());
             }
         }
-        statements.extend(self.subjects(tx, delta.subjects.iter().collect(), batch));
+        statements.extend(self.subjects(tx, &delta.subjects.iter().collect::<Vec<_>>(), batch));
         if !delta.cores.is_empty() {
             statements.push(self.write_cores(tx, &delta.cores, batch).boxed());
         }
@@ -273,7 +273,7 @@ impl Share {
     fn subjects<'a>(
         &'a self,
         tx: &'a Transaction<'a>,
-        files: Vec<(&'a i64, &'a Vec<Arc<Record>>)>,
+        files: &[(&'a i64, &'a Vec<Arc<Record>>)],
         batch: i64,
     ) -> Vec<Statement<'a>> {
         files.chunks(CHUNK / 2).map(|chunk| self.write_subjects(tx, chunk.to_vec(), batch).boxed()).collect()

@@ -179,7 +179,6 @@ fn finished(held: Held, brought: Option<Brought>) -> Finished {
 }
 
 /// Brings the replica to S, and repairs what is known to differ. `None`: not by changes; the worker compares first.
-#[expect(clippy::too_many_arguments, reason = "two connections, the replica, its grant, and what the turn is about")]
 async fn bring(
     context: &Context,
     held: &mut Held,
