@@ -83,6 +83,9 @@ pub struct PartnerConnectionSpec {
     /// What deleting this object does to the replica; absent means Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// True keeps the replica, whatever is due, until removed; absent means false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legal_hold: Option<bool>,
 }
 
 /// Who the partner is.

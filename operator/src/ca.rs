@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::{
@@ -198,6 +198,42 @@ impl Authority {
     }
 }
 
+/// The key that signs statements, with its certificate.
+pub struct Signer {
+    key: KeyPair,
+    /// Signing and issuing certificate in PEM.
+    pub chain: String,
+    /// Lower-case hex SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key_id: String,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// From a chain and the key of its first certificate.
+    pub fn load(chain: &str, key: &KeyPem) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(&key.0)?;
+        let spki = key.subject_public_key_info();
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
+        let (_, leaf) =
+            X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
+        if leaf.public_key().raw != spki {
+            return Err(Error::Unreadable("the signing certificate is not of the key beside it".to_owned()));
+        }
+        Ok(Self { key, chain: chain.to_owned(), key_id: liaison_records::statement::key_id(&spki) })
+    }
+
+    /// Signs bytes: ECDSA P-256 with SHA-256, in DER.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.key.sign(bytes)?)
+    }
+}
+
 /// What is read from a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -359,6 +395,26 @@ mod tests {
             let (_, issuing) = X509Certificate::from_der(&pem.contents).unwrap();
             leaf.verify_signature(Some(issuing.public_key())).unwrap();
         }
+    }
+
+    #[test]
+    fn a_statement_is_signed_with_the_key_of_the_chain_and_no_other() {
+        let authority = authority();
+        let statements = Subject { client: false, ..subject() };
+        let (issued, key) = authority.issue_with_key(&statements, now(), [5; 16]).unwrap();
+        let signer = Signer::load(&issued.chain, &key).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(issued.chain.as_bytes()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&pem.contents).unwrap();
+        assert!(
+            leaf.key_usage().unwrap().unwrap().value.digital_signature()
+                && leaf.extended_key_usage().unwrap().is_none()
+        );
+        assert_eq!(signer.key_id, hex::encode(Sha256::digest(leaf.public_key().raw)));
+        // SEQUENCE of two INTEGERs.
+        assert_eq!(signer.sign(b"a").unwrap()[0], 0x30);
+        let (_, other) = authority.issue_with_key(&statements, now(), [6; 16]).unwrap();
+        assert!(Signer::load(&issued.chain, &other).is_err());
+        assert!(!format!("{signer:?}").contains("PRIVATE"));
     }
 
     #[test]

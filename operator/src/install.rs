@@ -15,7 +15,7 @@ use kube::{
 
 use crate::{
     apply,
-    ca::{self, Authority, CaPair, KeyPem, SERVER_DAYS, Subject},
+    ca::{self, Authority, CaPair, KeyPem, SERVER_DAYS, Signer, Subject},
     settings::Settings,
 };
 
@@ -48,7 +48,12 @@ pub struct Installed {
     pub authority: Arc<Authority>,
     /// The gateway's WireGuard public key, base64.
     pub gateway_key: String,
+    /// What signs statements.
+    pub signer: Arc<Signer>,
 }
+
+/// The Secret of the key that signs statements. Nothing mounts it, and no account but the operator's may read it.
+pub const SIGNING: &str = "statement-signing";
 
 /// Makes or checks everything; does nothing where all is there.
 pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Result<Installed, Error> {
@@ -70,7 +75,29 @@ pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Res
         .await?;
     }
     let gateway_key = ensure_wire_guard(&gateway).await?;
-    Ok(Installed { authority: Arc::new(authority), gateway_key })
+    let signer = ensure_signer(&system, settings, &authority, now).await?;
+    Ok(Installed { authority: Arc::new(authority), gateway_key, signer: Arc::new(signer) })
+}
+
+/// The key that signs statements: digitalSignature, and no use in TLS.
+async fn ensure_signer(
+    system: &Api<Secret>,
+    settings: &Settings,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<Signer, Error> {
+    let subject = Subject {
+        common_name: "statements".to_owned(),
+        uris: vec![format!("spiffe://{}/statements", settings.domain)],
+        days: SERVER_DAYS,
+        ..Subject::default()
+    };
+    let wanted = Wanted { name: SIGNING.to_owned(), tls_type: true, subject, ..Wanted::default() };
+    let secret = ensure_tls(system, &wanted, authority, now).await?;
+    let broken = |key| Error::Broken { name: SIGNING.to_owned(), key };
+    let chain = text(&secret, "tls.crt").ok_or_else(|| broken("tls.crt"))?;
+    let key = text(&secret, "tls.key").ok_or_else(|| broken("tls.key"))?;
+    Ok(Signer::load(&chain, &KeyPem(key))?)
 }
 
 /// Whether it is the gateway's, the Secret's name, and what the certificate says.

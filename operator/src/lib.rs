@@ -17,4 +17,5 @@ pub mod run;
 pub mod scram;
 pub mod settings;
 pub mod sharing_agreement;
+pub mod signing;
 pub mod slots;

@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     partner_connection,
     settings::{Cli, Command, Settings},
-    sharing_agreement,
+    sharing_agreement, signing,
 };
 
 type Connection = DeserializeGuard<PartnerConnection>;
@@ -210,19 +210,24 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         config,
     )
     .for_each(|result| async move { log(result) });
+    let (signer, signers) = tokio::sync::watch::channel(installed.signer);
     let own_certificates = async {
         loop {
             tokio::time::sleep(INSTALL_PERIOD).await;
-            if let Err(error) = install::ensure(client, settings, jiff::Timestamp::now()).await {
-                tracing::warn!(%error, "the installation's own certificates could not be checked");
+            match install::ensure(client, settings, jiff::Timestamp::now()).await {
+                // It is another when its certificate was renewed.
+                Ok(installed) => drop(signer.send_replace(installed.signer)),
+                Err(error) => tracing::warn!(%error, "the installation's own certificates could not be checked"),
             }
         }
     };
+    let signing = signing::run(client, &settings.system_namespace, &signers, || jiff::Timestamp::now());
     ready.store(true, Ordering::Relaxed);
     tokio::select! {
         () = connection_controller => Err("the watch of connections ended".into()),
         () = agreement_controller => Err("the watch of agreements ended".into()),
         () = own_certificates => Ok(()),
+        () = signing => Err("the watch of statements ended".into()),
     }
 }
 

@@ -385,3 +385,32 @@ async fn an_upgrade_seeds_again_and_stays_ready() {
     stage.reconcile("p").await.unwrap();
     assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0, "once is enough");
 }
+
+#[tokio::test]
+async fn i7_a_legal_hold_cuts_access_and_waits_with_a_condition_that_says_so() {
+    let stage = Stage::new("hold").await;
+    stage.agree(&["p"]).await;
+    let mut object = connection("p");
+    object["spec"]["legalHold"] = json!(true);
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    assert_eq!(said(&stage.get("p").await.unwrap(), "Ready").0, "True", "a hold changes nothing while it is shared");
+    stage.delete("p").await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.expect("the finalizer waits");
+    let (status, reason, message) = said(&live, "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "LegalHold"));
+    assert!(message.contains("spec.legalHold"), "{message}");
+    let cut = live.status.unwrap();
+    assert!(cut.wire_guard_keys.is_empty() && cut.certificates.is_empty() && cut.authorized_until.is_none());
+    let held = stage.held("p").await;
+    assert!(!held.iter().any(|what| what.contains("dispose") || what == "Deployment infopol-P"), "{held:?}");
+    // I9: waiting writes nothing.
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0);
+    patch(&stage, "p", &json!({"spec": {"legalHold": false}})).await;
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none());
+    assert_eq!(stage.held("p").await, ["Job dispose-P-"]);
+}

@@ -54,6 +54,11 @@ pub async fn cleanup(
     if !remove_access(ctx, names).await? {
         return Ok(soon());
     }
+    if held(ctx, connection.as_ref(), meta).await? {
+        // Access is cut; whoever removes the hold is heard by the watch.
+        report(ctx, meta, connection, "LegalHold", HELD).await?;
+        return Ok(Action::await_change());
+    }
     match dispose(ctx, connection.as_ref(), policy, names).await? {
         None => {}
         Some(state) => {
@@ -64,6 +69,22 @@ pub async fn cleanup(
     release(ctx, names).await?;
     unfinalize(ctx, meta).await?;
     Ok(Action::await_change())
+}
+
+const HELD: &str =
+    "access is cut; the replica is kept, since `spec.legalHold` is true: set it to false to have it disposed of";
+
+/// Whether a legal hold refuses disposal, of an object whose spec does not fit the types too.
+async fn held(ctx: &Context, connection: Option<&PartnerConnection>, meta: &ObjectMeta) -> Result<bool, Error> {
+    if let Some(connection) = connection {
+        return Ok(connection.spec.legal_hold == Some(true));
+    }
+    let live = raw(ctx).get_opt(meta.name.as_deref().unwrap_or_default()).await?;
+    // Anything but false or nothing counts as a hold: what cannot be read is not permission.
+    Ok(live.is_some_and(|live| match live.data.pointer("/spec/legalHold") {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(_) => true,
+    }))
 }
 
 /// Whether status still grants anything.

@@ -7,6 +7,8 @@
 //! * [`catalogue`]: field group -> table -> column; the hub's view is generated from it.
 //! * [`encoding`]: a record's hash, and the search row of a file.
 //! * [`search`]: how a name is written down so that it is found again.
+//! * [`ledger`]: what the disclosure ledger's hashes cover.
+//! * [`evidence`]: the ledger as a file, and whether it is whole.
 //! * [`statement`]: what is signed: its kinds, its canonical text, its name in Kubernetes.
 //! * [`population`]: the scope language: which offender files a share covers.
 //! * [`set_hash`]: one hash of a whole replica, and where two differ.
@@ -14,6 +16,8 @@
 pub mod catalogue;
 pub mod codes;
 pub mod encoding;
+pub mod evidence;
+pub mod ledger;
 pub mod names;
 pub mod population;
 pub mod search;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::Client;
 use liaison_crds::partner_connection::DeletionPolicy;
 use liaison_records::names::PartnerName;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    commands,
     compare::Budget,
     connect::Target,
     desired,
@@ -23,6 +24,7 @@ use crate::{
     error::{Error, Side},
     fault::Faults,
     progress,
+    retention::{self, Retention},
     seed::seed,
     serve::{Settings, serve},
     telemetry::{self, Metrics},
@@ -36,6 +38,9 @@ pub struct Cli {
     /// Namespace of the two resources.
     #[arg(long, env = "PARTNERS_NAMESPACE", default_value = "liaison-partners", global = true)]
     namespace: String,
+    /// Namespace in which statements are signed.
+    #[arg(long, env = "SYSTEM_NAMESPACE", default_value = "liaison-system", global = true)]
+    system_namespace: String,
     /// Name of this process, for leases.
     #[arg(long, env = "POD_NAME", global = true)]
     holder: Option<String>,
@@ -96,6 +101,12 @@ enum Command {
         #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
         termination_log: PathBuf,
     },
+    /// The ledger: the account of disclosures, corrections, export and verification.
+    #[command(subcommand)]
+    Ledger(commands::Ledger),
+    /// By when replicas must be gone, and legal holds.
+    #[command(subcommand)]
+    Disposal(commands::Disposal),
     /// Closes a partner's replica, and drops it or notes by when it must be gone.
     Dispose {
         /// Name of the PartnerConnection.
@@ -110,7 +121,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Chosen {
     Delete,
     Retain,
@@ -137,7 +148,11 @@ pub fn run() -> ExitCode {
 async fn command(cli: Cli) -> ExitCode {
     let holder = cli.holder.unwrap_or_else(|| format!("liaison-sync-{:016x}", rand::random::<u64>()));
     let (log, result) = match cli.command {
-        Command::Serve { health } => (None, run_serve(health, cli.namespace, cli.store, holder).await),
+        Command::Serve { health } => {
+            (None, run_serve(health, cli.namespace, cli.system_namespace, cli.store, holder).await)
+        }
+        Command::Ledger(command) => return commands::finish(command.run().await),
+        Command::Disposal(command) => return commands::finish(command.run().await),
         Command::Seed { partner, verifier, termination_log } => {
             (Some(termination_log), run_seed(&partner, &verifier, &cli.namespace, &holder).await)
         }
@@ -175,6 +190,7 @@ async fn kubernetes() -> Result<Client, Error> {
 async fn run_serve(
     health: std::net::SocketAddr,
     namespace: String,
+    system_namespace: String,
     store_name: String,
     holder: String,
 ) -> Result<Value, Error> {
@@ -184,7 +200,7 @@ async fn run_serve(
     let metrics = Arc::new(Metrics::default());
     let server = tokio::spawn(telemetry::serve(health, metrics.clone(), stop.clone()));
     tokio::spawn(signals(stop.clone()));
-    let settings = Settings { hub, store, store_name, namespace, holder };
+    let settings = Settings { hub, store, store_name, namespace, system_namespace, holder };
     let result = serve(settings, client, metrics, stop.clone()).await;
     stop.cancel();
     if let Ok(Err(error)) = server.await {
@@ -282,25 +298,33 @@ async fn run_dispose(
     holder: &str,
 ) -> Result<Value, Error> {
     let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
-    let policy = if let Some(Chosen::Delete) = chosen {
+    let found = desired::connection(&kubernetes().await?, namespace, partner).await?;
+    let client = hub.connect().await?;
+    let now = Timestamp::now();
+    if let Some((connection, agreement)) = &found {
+        // The certificate names the authority, and the Job is what the operator started because nothing holds any more.
+        let said = Retention::of(partner, connection, agreement.as_ref());
+        retention::note(&client, &store_name, std::slice::from_ref(&said), now).await?;
+        retention::note_hold(&client, partner, said.hold).await?;
+    }
+    let says_delete = found.as_ref().is_some_and(|(c, _)| c.spec.deletion_policy == Some(DeletionPolicy::Delete));
+    let policy = if chosen == Some(Chosen::Delete) || (chosen.is_none() && says_delete) {
         Policy::Delete
     } else {
-        let found = desired::connection(&kubernetes().await?, namespace, partner).await?;
-        let delete = found.as_ref().is_some_and(|(c, _)| c.spec.deletion_policy == Some(DeletionPolicy::Delete));
-        if delete && chosen.is_none() {
-            Policy::Delete
-        } else {
-            let (agreement, days) = found.map_or((String::new(), 0), |(c, days)| (c.spec.agreement_ref.name, days));
-            let due = Timestamp::now().saturating_add(SignedDuration::from_hours(24 * i64::from(days)));
-            Policy::Retain { due: due.unwrap_or(Timestamp::now()), agreement, store: store_name }
-        }
+        let days = match found.as_ref().and_then(|(_, agreement)| agreement.as_ref()) {
+            Some(agreement) => agreement.spec.retention.disposal_days,
+            None => retention::bound_days(&client, partner).await?,
+        };
+        let agreement = found.as_ref().map_or_else(String::new, |(c, _)| c.spec.agreement_ref.name.clone());
+        Policy::Retain { due: retention::after(now, days), agreement, store: store_name }
     };
+    drop(client);
     let disposed = dispose(&hub, &store, partner, &policy, holder).await?;
     tracing::info!(%partner, drained = disposed.drained, gone = disposed.gone, "disposed");
     let due = match &policy {
-        Policy::Delete => None,
+        Policy::Delete | Policy::Empty => None,
         Policy::Retain { due, .. } => Some(due.to_string()),
     };
     let reason = if disposed.gone { "Disposed" } else { "Retained" };
-    Ok(json!({"reason": reason, "accessLogRows": disposed.drained, "due": due}))
+    Ok(json!({"reason": reason, "accessLogRows": disposed.drained, "due": due, "certificate": disposed.certificate}))
 }

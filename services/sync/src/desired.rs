@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::Error,
+    retention::Retention,
     status::{Condition, Fresh},
     terms::Terms,
 };
@@ -32,6 +33,8 @@ pub struct Desired {
     pub fresh: Fresh,
     /// Since when.
     pub since: Option<Timestamp>,
+    /// How long its replica may stay.
+    pub retention: Retention,
 }
 
 /// All objects of the two kinds, as last heard.
@@ -103,9 +106,11 @@ fn desired(objects: &Objects, store: &str) -> Vec<Desired> {
             named.or(connection.spec.replica.as_ref().map(|r| r.store_name.as_str())).is_none_or(|name| name == store)
         })
         .filter_map(|connection| {
-            let terms = Terms::of(connection, agreements.get(&connection.spec.agreement_ref.name))?;
+            let agreement = agreements.get(&connection.spec.agreement_ref.name);
+            let terms = Terms::of(connection, agreement)?;
+            let retention = Retention::of(&terms.partner, connection, agreement);
             let (fresh, since) = Fresh::of(connection);
-            Some(Desired { terms, fresh, since })
+            Some(Desired { terms, fresh, since, retention })
         })
         .collect()
 }
@@ -162,19 +167,18 @@ pub async fn terms_of(client: &Client, namespace: &str, partner: &PartnerName) -
     Ok(Terms::of(&connection, agreement.as_ref()))
 }
 
-/// A connection as it stands, and how long its replica may stay after the end.
+/// A connection as it stands, and its agreement.
 pub async fn connection(
     client: &Client,
     namespace: &str,
     partner: &PartnerName,
-) -> Result<Option<(PartnerConnection, i32)>, Error> {
+) -> Result<Option<(PartnerConnection, Option<SharingAgreement>)>, Error> {
     let kubernetes = |error: kube::Error| Error::Kubernetes(error.to_string());
     let connections: Api<PartnerConnection> = Api::namespaced(client.clone(), namespace);
     let Some(connection) = connections.get_opt(partner.as_str()).await.map_err(kubernetes)? else { return Ok(None) };
     let agreements: Api<SharingAgreement> = Api::namespaced(client.clone(), namespace);
     let agreement = agreements.get_opt(&connection.spec.agreement_ref.name).await.map_err(kubernetes)?;
-    let days = agreement.map_or(0, |a| a.spec.retention.disposal_days);
-    Ok(Some((connection, days)))
+    Ok(Some((connection, agreement)))
 }
 
 /// Writes DataFresh by server-side apply; nothing else of status is ours.

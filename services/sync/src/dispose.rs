@@ -1,7 +1,9 @@
-//! Removes a partner's replica, or closes it and notes by when it must be gone. Idempotent; access is cut first (I7).
+//! Removes a partner's replica, or closes it and notes by when it must be gone. Idempotent; access is cut first, then the data
+//! go, then a certificate says so (I7). A legal hold refuses both, and leaves access cut.
 
 use jiff::Timestamp;
-use liaison_records::names::PartnerName;
+use liaison_records::{names::PartnerName, statement::Kind};
+use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
 use crate::{
@@ -11,15 +13,18 @@ use crate::{
     hub_ledger::{self, Claim},
     partner,
     quote::ident,
-    rebuild,
+    rebuild, retention,
     seed::{Found, lock_roles, role, schema},
+    statement,
 };
 
 /// What is to become of the replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
-    /// It is dropped.
+    /// Schemas and role are dropped.
     Delete,
+    /// The agreement ended, and the connection is still there: all records go, the empty schemas stay for a renewed one.
+    Empty,
     /// It is closed, and must be gone by `due`.
     Retain {
         /// The agreement's bound.
@@ -36,8 +41,10 @@ pub enum Policy {
 pub struct Disposed {
     /// Access-log rows that the hub has now.
     pub drained: u64,
-    /// Whether the schemas and the role are gone.
+    /// Whether the records are gone.
     pub gone: bool,
+    /// Number of the certificate made now.
+    pub certificate: Option<i64>,
 }
 
 /// Disposes of a partner's replica.
@@ -50,57 +57,173 @@ pub async fn dispose(
 ) -> Result<Disposed, Error> {
     let mut hub = hub.connect().await?;
     let mut store = store.connect().await?;
-    let epoch = cut(&hub, &mut store, partner, holder).await?;
+    let epoch = cut(&hub, &mut store, partner, policy, holder).await?;
     let drained = drain(&mut hub, &store, partner).await?;
     // What was being made beside is nobody's to read, and no part of what may be retained.
     rebuild::remove(&mut store, partner, &[&partner.next_schema(), &partner.old_schema()]).await?;
-    if let Some(epoch) = epoch {
-        // Who seeds a partner of this name again need not wait for it to run out.
-        hub_ledger::release(&hub, &[(partner.clone(), epoch)]).await?;
-    }
-    match policy {
-        Policy::Delete => {
-            remove(&mut store, partner).await?;
-            hub.execute(
-                "UPDATE liaison.disposal SET disposed = clock_timestamp() WHERE partner = $1 AND disposed IS NULL",
-                &[&partner.as_str()],
-            )
-            .await
-            .hub()?;
-            Ok(Disposed { drained, gone: true })
+    let result = match policy {
+        Policy::Delete | Policy::Empty => {
+            if retention::is_held(&hub, partner).await? {
+                Err(Error::LegalHold(partner.clone()))
+            } else {
+                let certificate = destroy(&mut hub, &mut store, partner, policy, epoch).await?;
+                Ok(Disposed { drained, gone: true, certificate })
+            }
         }
         Policy::Retain { due, agreement, store } => {
             hub.execute(
-                "INSERT INTO liaison.disposal AS d (partner, agreement, store, due)
-                 VALUES ($1, $2, $3, $4::text::timestamptz)
-                 ON CONFLICT (partner) DO UPDATE SET agreement = EXCLUDED.agreement, store = EXCLUDED.store,
+                "INSERT INTO liaison.disposal AS d (partner, agreement, store, due, cause)
+                 VALUES ($1, $2, $3, $4::text::timestamptz, 'deletion')
+                 ON CONFLICT (partner) DO UPDATE SET store = EXCLUDED.store, cause = 'deletion',
+                    agreement = coalesce(nullif(EXCLUDED.agreement, ''), d.agreement),
                     due = CASE WHEN d.disposed IS NULL THEN least(d.due, EXCLUDED.due) ELSE EXCLUDED.due END,
                     disposed = NULL",
                 &[&partner.as_str(), agreement, store, &due.to_string()],
             )
             .await
             .hub()?;
-            Ok(Disposed { drained, gone: false })
+            Ok(Disposed { drained, gone: false, certificate: None })
         }
+    };
+    if let Some(epoch) = epoch {
+        // Who seeds a partner of this name again need not wait for it to run out.
+        hub_ledger::release(&hub, &[(partner.clone(), epoch)]).await?;
     }
+    result
 }
 
-/// The partners whose replicas must be gone by now.
-pub async fn due(hub: &Client) -> Result<Vec<PartnerName>, Error> {
-    let rows = hub
-        .query("SELECT partner FROM liaison.disposal WHERE disposed IS NULL AND due <= clock_timestamp()", &[])
+/// Counts, removes, certifies. What was counted stands on the hub before anything goes, so that a process killed in between
+/// still certifies what went.
+async fn destroy(
+    hub: &mut Client,
+    store: &mut Client,
+    partner: &PartnerName,
+    policy: &Policy,
+    epoch: Option<i64>,
+) -> Result<Option<i64>, Error> {
+    if let Some(facts) = count(hub, store, partner, policy).await? {
+        hub.execute(
+            "INSERT INTO liaison.disposal AS d (partner, agreement, store, cause, facts)
+             VALUES ($1, $3, '', 'deletion', $2)
+             ON CONFLICT (partner) DO UPDATE SET facts = $2, disposed = NULL,
+                agreement = coalesce(nullif(d.agreement, ''), EXCLUDED.agreement)",
+            &[&partner.as_str(), &facts, &facts["agreement"].as_str().unwrap_or_default()],
+        )
         .await
         .hub()?;
-    let mut partners = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let name: String = row.try_get(0).hub()?;
-        partners.push(name.parse().map_err(|_| Error::Corrupt("liaison.disposal names no partner".to_owned()))?);
     }
-    Ok(partners)
+    match policy {
+        Policy::Empty => empty(store, partner, epoch).await?,
+        _ => remove(store, partner).await?,
+    }
+    certify(hub, partner).await
 }
 
-/// Takes the lease from whoever has it, closes the cursor, and disables the role.
-async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &str) -> Result<Option<i64>, Error> {
+/// What is in the replica; `None` when there is none.
+async fn count(hub: &Client, store: &Client, partner: &PartnerName, policy: &Policy) -> Result<Option<Value>, Error> {
+    let share = ident(&partner.share_schema());
+    let there = store.query_one("SELECT to_regclass($1) IS NOT NULL", &[&format!("{share}.cursor")]).await.store()?;
+    if !there.try_get::<_, bool>(0).store()? {
+        return Ok(None);
+    }
+    // A replica may be of many gigabytes: its hashes are enough.
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM {share}.subject), (SELECT count(*) FROM {share}.record),
+            (SELECT count(*) FROM {share}.photograph), c.batch, encode(c.head, 'hex'), c.agreement, c.generation,
+            (SELECT encode(sha256(coalesce(string_agg(hash, ''::bytea ORDER BY tbl, id), ''::bytea)), 'hex') FROM {share}.record),
+            c.hub_identity
+         FROM {share}.cursor c"
+    );
+    let row = store.query_one(&sql, &[]).await.store()?;
+    let number = |index: usize| row.try_get::<_, i64>(index).store();
+    let text = |index: usize| row.try_get::<_, String>(index).store();
+    let rows = hub
+        .query_one("SELECT count(*) FROM liaison.access_log WHERE partner = $1", &[&partner.as_str()])
+        .await
+        .hub()?;
+    let (schemas, method): (Vec<String>, &str) = match policy {
+        Policy::Empty => (vec![partner.share_schema()], "emptied"),
+        _ => (vec![partner.share_schema(), partner.journal_schema()], "dropped"),
+    };
+    Ok(Some(json!({
+        "schemas": schemas, "method": method,
+        "files": number(0)?, "records": number(1)?, "photographs": number(2)?,
+        "lastBatch": number(3)?, "head": text(4)?, "agreement": text(5)?, "generation": number(6)?,
+        "recordsDigest": text(7)?, "hub": row.try_get::<_, Option<String>>(8).store()?,
+        "store": crate::replica::identity(store).await?,
+        "accessLogRows": rows.try_get::<_, i64>(0).hub()?,
+    })))
+}
+
+/// Takes all records out. TRUNCATE, so that no old tuple stays for a VACUUM that comes later; the journal stays, and what it
+/// held before is on the hub.
+async fn empty(store: &mut Client, partner: &PartnerName, epoch: Option<i64>) -> Result<(), Error> {
+    let Some(epoch) = epoch else { return Ok(()) };
+    let share = ident(&partner.share_schema());
+    let tx = store.transaction().await.store()?;
+    let sql = format!(
+        "UPDATE {share}.cursor SET hub_identity = NULL, snapshot = NULL, as_of = NULL, filled = 0, seeded = false,
+            fenced = true, groups = '{{}}', agreement = '', population = NULL WHERE epoch = $1"
+    );
+    if tx.execute(&sql, &[&epoch]).await.store()? == 0 {
+        return Err(Error::Fenced { partner: partner.clone(), epoch });
+    }
+    tx.batch_execute(&format!("TRUNCATE {share}.record, {share}.subject, {share}.photograph")).await.store()?;
+    tx.commit().await.store()
+}
+
+/// Says what went, once: the statement and the end of the disposal are one transaction.
+async fn certify(hub: &mut Client, partner: &PartnerName) -> Result<Option<i64>, Error> {
+    let tx = hub.transaction().await.hub()?;
+    let row = tx
+        .query_opt(
+            "SELECT facts, agreement, reference, legal_basis, cause, to_json(due) #>> '{}'
+             FROM liaison.disposal WHERE partner = $1 AND facts IS NOT NULL FOR UPDATE",
+            &[&partner.as_str()],
+        )
+        .await
+        .hub()?;
+    let Some(row) = row else {
+        tx.execute(
+            "UPDATE liaison.disposal SET disposed = clock_timestamp() WHERE partner = $1 AND disposed IS NULL",
+            &[&partner.as_str()],
+        )
+        .await
+        .hub()?;
+        tx.commit().await.hub()?;
+        return Ok(None);
+    };
+    let mut fields: Map<String, Value> = match row.try_get::<_, Value>(0).hub()? {
+        Value::Object(fields) => fields,
+        _ => return Err(Error::Corrupt("liaison.disposal has facts that cannot be read".to_owned())),
+    };
+    let agreement: String = row.try_get(1).hub()?;
+    if !agreement.is_empty() {
+        fields.insert("agreement".to_owned(), agreement.into());
+    }
+    fields.insert("reference".to_owned(), row.try_get::<_, String>(2).hub()?.into());
+    fields.insert("legalBasis".to_owned(), row.try_get::<_, Vec<String>>(3).hub()?.into());
+    fields.insert("cause".to_owned(), row.try_get::<_, String>(4).hub()?.into());
+    fields.insert("due".to_owned(), row.try_get::<_, Option<String>>(5).hub()?.into());
+    let number = statement::insert(&tx, Kind::Disposal, partner.as_str(), fields).await?;
+    tx.execute(
+        "UPDATE liaison.disposal SET disposed = clock_timestamp(), facts = NULL WHERE partner = $1",
+        &[&partner.as_str()],
+    )
+    .await
+    .hub()?;
+    tx.commit().await.hub()?;
+    Ok(Some(number))
+}
+
+/// Takes the lease from whoever has it, closes the cursor, and disables the role, unless the connection is still there.
+async fn cut(
+    hub: &Client,
+    store: &mut Client,
+    partner: &PartnerName,
+    policy: &Policy,
+    holder: &str,
+) -> Result<Option<i64>, Error> {
     let epoch = match partner::lease(hub, store, partner, holder, Claim::Force, &Faults::default()).await {
         Ok((held, _)) => {
             let tx = store.transaction().await.store()?;
@@ -117,6 +240,9 @@ async fn cut(hub: &Client, store: &mut Client, partner: &PartnerName, holder: &s
         Err(Error::NotSeeded(_)) => None,
         Err(error) => return Err(error),
     };
+    if *policy == Policy::Empty {
+        return Ok(epoch);
+    }
     let tx = store.transaction().await.store()?;
     if role(&tx, partner).await? == Found::Ours {
         tx.batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(&partner.reader_role())))

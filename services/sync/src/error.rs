@@ -71,6 +71,11 @@ pub enum Error {
         /// The comment that it ought to have.
         mark: String,
     },
+    /// Disposal is refused.
+    #[error(
+        "{0} is under a legal hold: its replica is closed and kept; remove spec.legalHold, or run `liaison-sync disposal release`"
+    )]
+    LegalHold(PartnerName),
     /// A picture whose bytes do not have the hash under which they stand.
     #[error("an image of the hub does not have the SHA-256 under which it stands; reload the images")]
     BadImage,
@@ -118,6 +123,7 @@ impl Error {
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",
+            Self::LegalHold(_) => "LegalHold",
             Self::BadImage => "BadImage",
             Self::Corrupt(_) => "Corrupt",
             Self::Config(_) => "InvalidConfiguration",

@@ -4,7 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use futures::future::join_all;
 use liaison_records::names::PartnerName;
-use tokio_postgres::{Client, Transaction, types::Type};
+use tokio_postgres::{
+    Client, Transaction,
+    types::{ToSql, Type},
+};
 
 use crate::{
     cursor::Snapshot,
@@ -274,26 +277,32 @@ pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<()
     let tx = hub.transaction().await.hub()?;
     let partners: Vec<&str> = batches.iter().map(|b| b.partner.as_str()).collect();
     let epochs: Vec<i64> = batches.iter().map(|b| b.epoch).collect();
-    // The rows stay locked until we commit: who takes a lease meanwhile waits, and then finds this batch.
-    let rows = tx
-        .query_typed(
+    // Whatever the database's or the role's defaults are: what has not reached the disk is not in the ledger. The rows stay
+    // locked until we commit: who takes a lease meanwhile waits, and then finds this batch.
+    let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&partners, Type::TEXT_ARRAY), (&epochs, Type::INT8_ARRAY)];
+    let (durable, rows) = futures::join!(
+        tx.batch_execute("SET LOCAL synchronous_commit = on"),
+        tx.query_typed(
             "SELECT l.partner FROM liaison.lease l
              JOIN unnest($1, $2) AS k (partner, epoch) ON l.partner = k.partner AND l.epoch = k.epoch
              ORDER BY l.partner FOR SHARE OF l",
-            &[(&partners, Type::TEXT_ARRAY), (&epochs, Type::INT8_ARRAY)],
+            &asked,
         )
-        .await
-        .hub()?;
+    );
+    durable.hub()?;
+    let rows = rows.hub()?;
     let ours: HashSet<String> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
     let kept: Vec<&Batch> = batches.iter().filter(|b| ours.contains(b.partner.as_str())).collect();
     if !kept.is_empty() {
         let entries: Vec<(&Batch, i32, &Entry)> =
             kept.iter().flat_map(|b| (0..).zip(&b.entries).map(|(seq, entry)| (*b, seq, entry))).collect();
-        let (batches, lines) = futures::join!(
+        let (batches, numbers, lines) = futures::join!(
             insert_batches(&tx, &kept),
+            crate::account::remember(&tx, entries.iter().map(|(.., entry)| *entry)),
             join_all(entries.chunks(20_000).map(|e| insert_entries(&tx, e)))
         );
         batches?;
+        numbers?;
         for outcome in lines {
             outcome?;
         }

@@ -10,9 +10,12 @@
 //! [`desired`], [`serve`], [`backlog`],
 //! [`progress`]. The Jobs: [`seed`], [`dispose`].
 
+pub mod account;
 mod apply;
 pub mod backlog;
+pub mod checkpoint;
 pub mod cli;
+pub mod commands;
 pub mod compare;
 pub mod connect;
 pub mod cover;
@@ -21,6 +24,7 @@ pub mod delta;
 pub mod desired;
 pub mod dispose;
 pub mod error;
+pub mod export;
 pub mod fault;
 pub mod gather;
 pub mod hub;
@@ -32,9 +36,12 @@ pub mod quote;
 pub mod rebuild;
 pub mod record;
 pub mod replica;
+pub mod retention;
 pub mod route;
 pub mod seed;
 pub mod serve;
+pub mod signature;
+pub mod signing;
 pub mod statement;
 pub mod status;
 pub mod subject;

@@ -174,7 +174,14 @@ pub async fn seed(
 /// A replica that was kept for disposal is wanted again: it is compared with the hub from the start.
 async fn adopt(hub: &Target, store: &Client, partner: &PartnerName) -> Result<(), Error> {
     let client = hub.connect().await?;
-    let kept = client.execute("DELETE FROM liaison.disposal WHERE partner = $1", &[&partner.as_str()]).await.hub()?;
+    let kept = client
+        .execute(
+            "UPDATE liaison.disposal SET cause = 'agreement', due = NULL, disposed = NULL
+             WHERE partner = $1 AND cause = 'deletion'",
+            &[&partner.as_str()],
+        )
+        .await
+        .hub()?;
     if kept > 0 {
         let sql = format!("UPDATE {}.cursor SET hub_identity = NULL", ident(&partner.share_schema()));
         store.execute(&sql, &[]).await.store()?;

@@ -13,13 +13,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backlog,
+    backlog, checkpoint,
     compare::Budget,
     connect::Target,
     desired::{self, Desired},
     dispose::{self, Policy},
     error::Error,
     fault::Faults,
+    retention::{self, Due},
+    signing,
     status::{Condition, FILLING, Pending, judge},
     telemetry::Metrics,
     worker::{Context, Worker},
@@ -36,6 +38,8 @@ pub struct Settings {
     pub store_name: String,
     /// Where the two resources stand.
     pub namespace: String,
+    /// Where statements are signed.
+    pub system_namespace: String,
     /// Names this process.
     pub holder: String,
 }
@@ -50,11 +54,11 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Settings { hub, store, store_name, namespace, holder } = settings;
-    let shared = store_name.clone();
-    let mut terms = desired::watch_terms(&client, &namespace, store_name);
+    let Settings { hub, store, store_name, namespace, system_namespace, holder } = settings;
+    let signing = AbortOnDrop(tokio::spawn(signing::run(client.clone(), system_namespace, hub.clone())));
+    let mut terms = desired::watch_terms(&client, &namespace, store_name.clone());
     let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default());
-    let mut worker = Worker::new(context).sharing(&shared);
+    let mut worker = Worker::new(context).sharing(&store_name);
     let mut pending = Pending::default();
     let mut known: BTreeSet<PartnerName> = BTreeSet::new();
     let mut housekept: Option<Instant> = None;
@@ -101,12 +105,22 @@ pub async fn serve(
         say(&mut worker, trouble.as_ref(), &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
         if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
             housekept = Some(Instant::now());
-            keep_house(&worker, &hub, &store, &holder, &wanted, &metrics).await;
+            keep_house(&worker, &hub, &store, &store_name, &holder, &wanted, &metrics).await;
         }
         pause(&mut worker, &mut terms, &stop, result.unwrap_or(false)).await;
     }
+    drop(signing);
     worker.shut_down().await;
     Ok(())
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Until the next round: a second, or less when tasks end or terms change.
@@ -167,7 +181,7 @@ async fn say(
     metrics.partners(standings.len(), standings.values().filter(|s| s.held).count());
     for (partner, standing) in &standings {
         metrics.standing(partner.as_str(), standing, now);
-        let Some(Desired { terms, fresh: written, since }) = freshness.get(partner) else { continue };
+        let Some(Desired { terms, fresh: written, since, retention: _ }) = freshness.get(partner) else { continue };
         let Some((fresh, reason, message)) = judge(standing, hub, terms.freshness_seconds, now) else { continue };
         let due = pending.due(partner, *written, fresh, now);
         if reason != FILLING {
@@ -191,6 +205,7 @@ async fn keep_house(
     worker: &Worker,
     hub: &Target,
     store: &Target,
+    store_name: &str,
     holder: &str,
     wanted: &[Desired],
     metrics: &Metrics,
@@ -202,15 +217,28 @@ async fn keep_house(
     if let Err(error) = backlog::measure(hub, &worker.positions(), metrics).await {
         tracing::warn!(reason = error.reason(), "the change log was not measured: {error}");
     }
+    let now = Timestamp::now();
     let overdue = async {
-        let client = hub.connect().await?;
-        dispose::due(&client).await
+        let mut client = hub.connect().await?;
+        if let Some(number) = checkpoint::if_due(&mut client, checkpoint::SECONDS, checkpoint::BATCHES).await? {
+            tracing::info!(number, "checkpoint of the ledger");
+        }
+        // What the resources say counts before what is due: a renewed agreement lifts the date.
+        let said: Vec<_> = wanted.iter().map(|d| d.retention.clone()).collect();
+        retention::note(&client, store_name, &said, now).await?;
+        retention::due(&client, store_name).await
     };
     match overdue.await {
-        Ok(partners) => {
-            for partner in partners.iter().filter(|p| wanted.iter().all(|d| d.terms.partner != **p)) {
-                match dispose::dispose(hub, store, partner, &Policy::Delete, holder).await {
-                    Ok(_) => tracing::info!(%partner, "a replica that was kept is disposed of: its time had come"),
+        Ok(due) => {
+            for Due { partner, deleted } in due {
+                let there = wanted.iter().find(|d| d.terms.partner == partner);
+                if there.is_some_and(|d| d.terms.open(now).is_some()) {
+                    continue;
+                }
+                // While the connection is there, a renewed agreement fills the same schemas again.
+                let policy = if there.is_some() && !deleted { Policy::Empty } else { Policy::Delete };
+                match dispose::dispose(hub, store, &partner, &policy, &format!("{holder}-dispose")).await {
+                    Ok(_) => tracing::info!(%partner, "a replica is disposed of: its time had come"),
                     Err(error) => tracing::warn!(%partner, reason = error.reason(), "disposal failed: {error}"),
                 }
             }

@@ -69,12 +69,13 @@ async fn seeding_twice_is_seeding_once_and_disposing_twice_is_disposing_once() {
     let login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1";
     assert!(!world.store.query_one(login, &[&partner.reader_role()]).await.unwrap().get::<_, bool>(0));
     let hub = world.hub_target.connect().await.unwrap();
-    assert_eq!(liaison_sync::dispose::due(&hub).await.unwrap(), vec![partner.clone()]);
+    let due = liaison_sync::retention::Due { partner: partner.clone(), deleted: true };
+    assert_eq!(liaison_sync::retention::due(&hub, "shared").await.unwrap(), vec![due]);
     for _ in 0..2 {
         let done = dispose(&world.hub_target, &world.store_target, &partner, &Policy::Delete, "job").await.unwrap();
         assert!(done.gone);
     }
-    assert!(liaison_sync::dispose::due(&hub).await.unwrap().is_empty());
+    assert!(liaison_sync::retention::due(&hub, "shared").await.unwrap().is_empty());
     assert!(world.store.query_opt(login, &[&partner.reader_role()]).await.unwrap().is_none());
     let rows: i64 = world.hub.query_one("SELECT count(*) FROM liaison.access_log", &[]).await.unwrap().get(0);
     assert_eq!(rows, 1);

@@ -6,16 +6,12 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use liaison_crds::{PartnerConnection, SharingAgreement, schema};
+use liaison_crds::{PartnerConnection, SharingAgreement};
 use liaison_sync::{
     desired,
     quote::ident,
@@ -25,23 +21,6 @@ use liaison_sync::{
 use serde_json::{Value, json};
 use support::World;
 use tokio_util::sync::CancellationToken;
-
-async fn client() -> Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let path = std::env::var("TEST_KUBECONFIG").expect(
-        "TEST_KUBECONFIG is not set: run `tests/cluster/services up`, then `eval \"$(tests/cluster/services env)\"`",
-    );
-    let config = Kubeconfig::read_from(path).unwrap();
-    let client =
-        Client::try_from(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap()).unwrap();
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in [schema::partner_connection().unwrap(), schema::sharing_agreement().unwrap()] {
-        let name = crd.name_any();
-        crds.patch(&name, &PatchParams::apply("liaison-tests").force(), &Patch::Apply(&crd)).await.unwrap();
-        await_condition(crds.clone(), &name, is_crd_established()).await.unwrap();
-    }
-    client
-}
 
 fn connection(name: &str) -> PartnerConnection {
     serde_json::from_value(json!({
@@ -89,7 +68,7 @@ fn fresh(connection: &PartnerConnection) -> Option<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_becomes_a_replica_that_follows_and_closes() {
-    let client = client().await;
+    let client = support::kubernetes::client().await;
     let mut world = World::new("syncserve").await;
     let partner = world.partner("v");
     for id in 1..=6 {
@@ -110,6 +89,7 @@ async fn a_manifest_becomes_a_replica_that_follows_and_closes() {
         store: world.store_target.clone(),
         store_name: "shared".into(),
         namespace: namespace.clone(),
+        system_namespace: namespace.clone(),
         holder: "sync-0".into(),
     };
     let server = tokio::spawn(serve(settings, client.clone(), metrics, stop.clone()));

@@ -24,6 +24,8 @@ use liaison_sync::{
 };
 use tokio_postgres::{Client, NoTls};
 
+pub mod kubernetes;
+
 pub const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$3T/jZdRUOA0mXQjX0oJGlJJ9oZ6LRc0k1fW5qgTn1V0=:NTfPKSXsAu1n9Zs4UbkLWcw0Jb2E8sPfOwGbr7wP7JE=";
 
 pub fn url() -> String {
@@ -118,6 +120,7 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0100_liaison_change.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0101_liaison_ledger.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0110_liaison_statement.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0111_liaison_retention.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0120_liaison_verification.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
