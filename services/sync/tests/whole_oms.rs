@@ -3,8 +3,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use liaison_records::codes::{Code, FieldGroup};
-use liaison_sync::{compare::Budget, dispose, fault::Faults, seed};
+use liaison_sync::{
+    backlog,
+    compare::Budget,
+    dispose,
+    fault::Faults,
+    seed,
+    telemetry::Metrics,
+    verify::{self, Outcome},
+};
 use support::{VERIFIER, World, now, terms};
 
 const PROVINCES: &str =
@@ -57,6 +67,31 @@ async fn every_group_of_the_real_oms_arrives_follows_and_goes() {
     worker.converge(now()).await.unwrap();
     let after: i64 = world.hub.query_one(batches, &[]).await.unwrap().get(0);
     assert_eq!(before, after, "the nightly reload changes nothing for anybody");
+    // Asked, verified, made anew and attested with the rights that sync has; every field group of every table.
+    let sync = world.hub_target.connect().await.unwrap();
+    for (terms, anew) in [(&both[0], false), (&both[1], false), (&both[0], true)] {
+        let token = format!("anew {anew}");
+        verify::request(&sync, &terms.partner, &token, anew).await.unwrap();
+        let mut ended = None;
+        for _ in 0..10_000 {
+            worker.round(now()).await.unwrap();
+            while worker.busy() {
+                worker.wait(Duration::from_secs(1)).await;
+            }
+            ended = verify::ended(&sync, &terms.partner, &token).await.unwrap();
+            if ended.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let ended = ended.expect("it ends");
+        assert_eq!((ended.outcome, ended.mismatches), (Outcome::Equal, 0), "{}", terms.partner);
+        assert!(ended.photographs > 0 && ended.records > ended.files);
+        world.check_i1(terms).await;
+        world.check_i2(&terms.partner).await;
+    }
+    let metrics = Metrics::default();
+    backlog::measure(&world.hub_target, &worker.positions(), &metrics).await.unwrap();
     both[0].generation += 1;
     both[0].grant.as_mut().unwrap().scope.share = support::population(POLICE);
     both[0].grant.as_mut().unwrap().groups.remove(&FieldGroup::Aliases);
