@@ -183,10 +183,9 @@ impl Transaction {
     pub fn sql(&self, waits: bool) -> String {
         let mut sql = "BEGIN; SET LOCAL client_min_messages = error;".to_owned();
         match self.whole {
-            _ if waits => {}
-            Whole::Nothing => {}
-            Whole::Reload => sql.push_str(RELOAD),
-            Whole::Truncate => sql.push_str("TRUNCATE oms.sentence;"),
+            Whole::Reload if !waits => sql.push_str(RELOAD),
+            Whole::Truncate if !waits => sql.push_str("TRUNCATE oms.sentence;"),
+            _ => {}
         }
         for op in &self.ops {
             let _ = write!(sql, "{}", op.sql());

@@ -395,9 +395,7 @@ impl Machine {
             (old, result)
         });
         let reached = held.reached(&old).await;
-        if !reached {
-            held.go_on();
-        } else {
+        if reached {
             self.met(if step == Step::Ledgered { "lease lost between 5 and 6" } else { "lease lost before 5" });
             self.transact(meanwhile).await;
             // The same holder's name: the lease is taken at once, as if it had run out.
@@ -405,6 +403,8 @@ impl Machine {
             let second = self.sync().await;
             held.go_on();
             second?;
+        } else {
+            held.go_on();
         }
         let (old, result) = old.await.unwrap();
         drop(old);
@@ -469,7 +469,7 @@ impl Machine {
         self.worker = None;
         self.late = None;
         self.world.leave_hub().await;
-        self.watch.leave_hub().await;
+        self.watch.leave_hub();
     }
 
     async fn return_to_hub(&mut self) {

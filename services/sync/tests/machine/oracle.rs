@@ -37,6 +37,7 @@ pub struct Replica {
 }
 
 /// Its cursor row.
+#[allow(clippy::struct_excessive_bools, reason = "as the row has them")]
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CursorRow {
     pub snapshot: Option<String>,
@@ -243,7 +244,8 @@ impl Oracle {
                  FROM liaison.ledger_entry WHERE partner = {partner} AND batch > {last} ORDER BY batch, seq;"
             );
         }
-        let (mut batches, mut entries): (Vec<SimpleQueryRow>, HashMap<(i64, i64), Vec<Entry>>) = Default::default();
+        let mut batches: Vec<SimpleQueryRow> = Vec::new();
+        let mut entries: HashMap<(i64, i64), Vec<Entry>> = HashMap::new();
         for row in rows(hub, &sql).await {
             if row.get(1) == Some("b") {
                 batches.push(row);

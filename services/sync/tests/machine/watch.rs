@@ -89,7 +89,7 @@ impl Watch {
         *self.0.hub.lock().unwrap() = Some(Arc::new(client));
     }
 
-    pub async fn leave_hub(&self) {
+    pub fn leave_hub(&self) {
         *self.0.hub.lock().unwrap() = None;
     }
 
