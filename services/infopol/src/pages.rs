@@ -199,7 +199,7 @@ async fn at_large(visit: Visit, Form(fields): Form<PageFields>) -> Result<Respon
 }
 
 /// A field of a search in words.
-fn asked(lang: Lang, name: &str, value: &str) -> Option<(String, String)> {
+fn in_words(lang: Lang, name: &str, value: &str) -> Option<(String, String)> {
     let label = match name {
         "name" => Text::NameOrAlias,
         "fps" => Text::FpsNumber,
@@ -232,10 +232,10 @@ async fn results(
         access: Some(page.access),
         ..visit.frame(title, Toggle::form(&path(visit.lang.other(), name), repeat))
     };
-    let asked = kept.iter().filter_map(|(name, value)| asked(visit.lang, name, value)).collect();
+    let said = kept.iter().filter_map(|(name, value)| in_words(visit.lang, name, value)).collect();
     let listing = view::listing(&page, search, &visit.context);
     let lead = (kind == Kind::AtLarge).then_some(Text::AtLargeLead);
-    Ok(render(StatusCode::OK, &Results { frame, lead, action: path(visit.lang, name), kept, asked, listing }))
+    Ok(render(StatusCode::OK, &Results { frame, lead, action: path(visit.lang, name), kept, asked: said, listing }))
 }
 
 #[derive(Debug, Deserialize)]

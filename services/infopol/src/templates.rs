@@ -162,16 +162,12 @@ pub struct Results {
     pub listing: Listing,
 }
 
-/// Filters of the templates.
-mod filters {
-    /// What a telephone dials for a number as it is written.
-    #[askama::filter_fn]
-    pub fn tel(written: &str, _: &dyn askama::Values) -> askama::Result<String> {
-        // An extension follows a word; it is dialled by hand.
-        let number = written.chars().take_while(|c| !c.is_alphabetic());
-        let dialled: String = number.filter(|c| c.is_ascii_digit() || *c == '+').collect();
-        Ok(format!("tel:{dialled}"))
-    }
+/// The address by which a telephone dials a number as it is written.
+fn tel(written: &str) -> String {
+    // An extension follows a word; it is dialled by hand.
+    let number = written.chars().take_while(|c| !c.is_alphabetic());
+    let dialled: String = number.filter(|c| c.is_ascii_digit() || *c == '+').collect();
+    format!("tel:{dialled}")
 }
 
 /// One file.
