@@ -1,50 +1,18 @@
 //! Every rule has a case that passes and one that fails, evaluated as the API server does.
 
 use kube::core::cel::Validator;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::*;
 use crate::schema;
 
-/// A manifest that every rule passes.
+/// A manifest that every rule passes; the API server gets the same (`tests/api_server.rs`).
 pub(crate) fn connection() -> Value {
-    json!({
-        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
-        "kind": "PartnerConnection",
-        "metadata": {"name": "vancouver-police"},
-        "spec": {
-            "partner": {
-                "type": "PoliceService", "jurisdiction": "CA-BC", "timeZone": "America/Vancouver",
-                "name": {"en": "Vancouver Police Department", "fr": "Service de police de Vancouver"},
-            },
-            "agreementRef": {"name": "bc-2003"},
-            "share": {
-                "fieldGroups": ["identity", "aliases"],
-                "population": {"anyOf": [{"municipalities": ["5915022"]}, {"custody": ["Community"]}]},
-            },
-            "credentials": {
-                "keyCustody": "Partner",
-                "wireGuard": {"publicKeys": ["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]},
-                "certificate": {"signingRequests": ["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]},
-            },
-            "replica": {"storeName": "shared"},
-        },
-    })
+    serde_json::from_str(include_str!("../tests/good/partner-connection.json")).unwrap()
 }
 
 fn agreement() -> Value {
-    json!({
-        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
-        "kind": "SharingAgreement",
-        "metadata": {"name": "bc-2003"},
-        "spec": {
-            "reference": "BC-2003", "parties": ["vancouver-police"], "legalBasis": ["CCRA s.25(1)"],
-            "effectiveDate": "2026-01-01", "expiryDate": "2026-01-01", "purposes": ["Supervision"],
-            "allows": {"fieldGroups": ["identity"], "population": {"anyOf": [{"jurisdictions": ["CA-BC"]}]}},
-            "retention": {"disposalDays": 30},
-            "assessments": {"privacyImpact": "PIA", "threatRisk": "TRA"},
-        },
-    })
+    serde_json::from_str(include_str!("../tests/good/sharing-agreement.json")).unwrap()
 }
 
 /// Pointer, and the value that breaks exactly one rule.

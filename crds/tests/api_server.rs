@@ -32,49 +32,13 @@ async fn install(client: &Client) {
     }
 }
 
+/// A manifest that every rule passes; the unit tests have the same.
 fn connection() -> Value {
-    json!({
-        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
-        "kind": "PartnerConnection",
-        "metadata": {"name": "vancouver-police"},
-        "spec": {
-            "partner": {
-                "type": "PoliceService", "jurisdiction": "CA-BC", "timeZone": "America/Vancouver",
-                "name": {"en": "Vancouver Police Department", "fr": "Service de police de Vancouver"},
-            },
-            "agreementRef": {"name": "bc-2003"},
-            "share": {
-                "fieldGroups": ["identity", "aliases"],
-                "population": {"anyOf": [{"municipalities": ["5915022"], "statuses": ["Released"]}, {"atLarge": ["Escaped"]}]},
-                "freshnessObjectiveSeconds": 60,
-            },
-            "credentials": {
-                "keyCustody": "Partner",
-                "wireGuard": {"publicKeys": ["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]},
-                "certificate": {"signingRequests": ["-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n"]},
-            },
-            "replica": {"storeName": "shared"},
-            "suspend": false,
-            "revocation": {"revoked": false},
-            "deletionPolicy": "Retain",
-        },
-    })
+    serde_json::from_str(include_str!("good/partner-connection.json")).unwrap()
 }
 
 fn agreement() -> Value {
-    json!({
-        "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
-        "kind": "SharingAgreement",
-        "metadata": {"name": "bc-2003"},
-        "spec": {
-            "reference": "BC-2003", "parties": ["vancouver-police"], "legalBasis": ["CCRA s.25(1)"],
-            "effectiveDate": "2026-01-01", "expiryDate": "2026-12-31", "purposes": ["Supervision"],
-            "allows": {"fieldGroups": ["identity"], "population": {"anyOf": [{"jurisdictions": ["CA-BC"]}]}},
-            "retention": {"disposalDays": 30},
-            "securityRequirements": ["Protected B"],
-            "assessments": {"privacyImpact": "PIA", "threatRisk": "TRA"},
-        },
-    })
+    serde_json::from_str(include_str!("good/sharing-agreement.json")).unwrap()
 }
 
 /// Pointer, value, and what the refusal must say. A pointer whose last part is missing adds it.

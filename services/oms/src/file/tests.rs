@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::date;
+
 use super::*;
 
 fn maker(model: &Model) -> Maker<'_> {
