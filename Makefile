@@ -99,7 +99,17 @@ test-e2e: ## whole-system tests on the cluster that make up left: scope over the
 test: ## everything, with the time of each part
 	@.ci/run parts
 
+# What is measured is compiled as it would be for production; its dependencies are as they always are.
+optimised := $(foreach crate,liaison-sync liaison-records liaison-bench,--config 'profile.dev.package.$(crate).opt-level=3' \
+  --config 'profile.dev.package.$(crate).debug-assertions=false')
+
 .PHONY: bench-generate
 bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --bins $(optimised)
 	eval "$$(tests/cluster/services env)" && $(CARGO_TARGET_DIR)/debug/liaison-bench generate
+
+.PHONY: bench-fanout
+bench-fanout: ## partners in number, beside PostgreSQL's own replication; N=13,50 REPEATS=1 MEASURES=A,C for less
+	@tests/bench/ready
+	cargo build --locked --workspace --bins $(optimised)
+	$(CARGO_TARGET_DIR)/debug/liaison-bench fanout

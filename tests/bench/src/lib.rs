@@ -1,12 +1,27 @@
-//! Benchmarks: each runs what it is compared with in the same run, prints a ratio, and writes `target/bench/NAME.json`.
+//! Benchmarks: each runs what it is compared with in the same run, prints a ratio, writes `target/bench/NAME.json`, and puts
+//! its figures into `docs/benchmarks.md`.
 //!
-//! Touches: scratch databases on the server that `TEST_DATABASE_URL` names, and `target/bench`.
+//! Touches: private PostgreSQL servers in a temporary directory, `target/bench`, `docs/benchmarks.md` and `docs/images`;
+//! `generate` alone uses scratch databases on the server that `TEST_DATABASE_URL` names.
 
+pub mod cluster;
+pub mod error;
+pub mod fanout;
+pub mod figures;
 pub mod generate;
+pub mod liaison;
+pub mod live;
+pub mod load;
+pub mod native;
+pub mod oracle;
+pub mod plot;
+pub mod process;
+pub mod render;
+pub mod scopes;
+pub mod usage;
+pub mod worker;
 
-use std::{fs, io, process::Command};
-
-use serde_json::Value;
+use std::{io, process::Command};
 
 /// Runs a program to its end; its standard output, or what it said on standard error.
 pub fn run(program: &str, args: &[&str]) -> io::Result<String> {
@@ -16,10 +31,4 @@ pub fn run(program: &str, args: &[&str]) -> io::Result<String> {
     } else {
         Err(io::Error::other(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr))))
     }
-}
-
-/// Writes the measures of a benchmark, one object each (name, value, unit, and its peer's value).
-pub fn record(name: &str, measures: &Value) -> io::Result<()> {
-    fs::create_dir_all("target/bench")?;
-    fs::write(format!("target/bench/{name}.json"), format!("{measures:#}\n"))
 }

@@ -1,6 +1,9 @@
 //! Parses arguments and calls the library.
 
+use std::process::ExitCode;
+
 use clap::Parser;
+use liaison_bench::{error::Result, fanout, generate, render, scopes::Set, worker};
 
 /// Liaison's benchmarks.
 #[derive(Parser)]
@@ -8,21 +11,59 @@ enum Bench {
     /// Files a second of the synthetic OMS.
     Generate {
         /// Incarcerated files.
-        #[arg(long, default_value_t = 13_000)]
+        #[arg(long, env = "INCARCERATED", default_value_t = 13_000)]
         incarcerated: u32,
         /// Files in the community.
-        #[arg(long, default_value_t = 9_000)]
+        #[arg(long, env = "COMMUNITY", default_value_t = 9_000)]
         community: u32,
         /// Archived files.
-        #[arg(long, default_value_t = 125_000)]
+        #[arg(long, env = "ARCHIVED", default_value_t = 125_000)]
         archived: u32,
+    },
+    /// Partners in number, beside PostgreSQL's native logical replication.
+    Fanout(fanout::FanoutArgs),
+    /// The page from the results that are there.
+    Render,
+    /// sync's worker, driven by standard input: what `fanout` starts.
+    #[command(hide = true)]
+    Worker {
+        /// URL of the hub.
+        hub: String,
+        /// URL of the replicas' database.
+        store: String,
+        /// Partners.
+        n: usize,
+        /// Scopes that each file is in.
+        fanout: usize,
     },
 }
 
-fn main() -> std::io::Result<()> {
-    match Bench::parse() {
-        Bench::Generate { incarcerated, community, archived } => {
-            liaison_bench::generate::bench(incarcerated, community, archived)
+async fn run(bench: Bench) -> Result<()> {
+    match bench {
+        Bench::Generate { incarcerated, community, archived } => generate::bench(incarcerated, community, archived),
+        Bench::Fanout(args) => {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            // Whichever way it ends, what it started is stopped and its directory removed.
+            tokio::select! {
+                done = fanout::bench(&args) => done,
+                _ = tokio::signal::ctrl_c() => Err(liaison_bench::error::Error::said("interrupted")),
+                _ = terminate.recv() => Err(liaison_bench::error::Error::said("terminated")),
+            }
+        }
+        Bench::Render => render::page(),
+        Bench::Worker { hub, store, n, fanout } => worker::run(&hub, &store, Set { n, fanout }).await,
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Bench::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,0 +1,209 @@
+//! Figures, and the file that holds them: `target/bench/NAME.json`, one object a measure. A later run replaces the measures
+//! that it made anew and leaves the others.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// A figure that was taken several times.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The least.
+    pub minimum: f64,
+    /// The middle one.
+    pub median: f64,
+    /// The most.
+    pub maximum: f64,
+    /// Of what.
+    pub unit: String,
+}
+
+impl Figure {
+    /// `None` of no values.
+    pub fn of(values: &[f64], unit: &str) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (minimum, maximum) = (*sorted.first()?, *sorted.last()?);
+        Some(Self { minimum, median: median(&sorted), maximum, unit: unit.to_owned() })
+    }
+}
+
+/// Of values in ascending order; 0 of none.
+pub fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted {
+        [] => 0.0,
+        _ if sorted.len() % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// The value below which the share `of` lies; 0 of none. `values` is sorted by it.
+pub fn quantile(values: &mut [f64], of: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
+    let index = ((values.len() as f64) * of) as usize;
+    values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// What was compared, of one number of partners at one fan-out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Which, beginning with its letter.
+    pub name: String,
+    /// Partners.
+    pub n: usize,
+    /// Scopes that each file is in.
+    pub fanout: usize,
+    /// Ours.
+    pub liaison: Option<Figure>,
+    /// PostgreSQL's native logical replication.
+    pub native: Option<Figure>,
+    /// How many times better Liaison is, by the medians; `None` where one side has no figure or is 0.
+    pub ratio: Option<f64>,
+    /// The native figure is not measured: linear from 50 and 200 partners.
+    pub extrapolated: bool,
+}
+
+/// Whether more is better.
+pub fn more_is_better(unit: &str) -> bool {
+    unit == "tx/s" || unit == "files/s"
+}
+
+impl Measure {
+    /// Works out the ratio.
+    pub fn new(name: &str, n: usize, fanout: usize, liaison: Option<Figure>, native: Option<Figure>) -> Self {
+        let mut measure = Self { name: name.to_owned(), n, fanout, liaison, native, ratio: None, extrapolated: false };
+        measure.compare();
+        measure
+    }
+
+    fn compare(&mut self) {
+        self.ratio = match (&self.liaison, &self.native) {
+            (Some(ours), Some(theirs)) if ours.median > 0.0 && theirs.median > 0.0 => {
+                let ratio = theirs.median / ours.median;
+                Some(if more_is_better(&ours.unit) { 1.0 / ratio } else { ratio })
+            }
+            _ => None,
+        };
+    }
+}
+
+/// Where a benchmark's results stand.
+pub fn path(name: &str) -> String {
+    format!("target/bench/{name}.json")
+}
+
+/// What earlier runs left; nothing if there is none.
+pub fn load<T: for<'a> Deserialize<'a>>(name: &str) -> Result<Vec<T>> {
+    match fs::read_to_string(path(name)) {
+        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// Writes results.
+pub fn store<T: Serialize>(name: &str, all: &[T]) -> Result<()> {
+    fs::create_dir_all("target/bench")?;
+    fs::write(path(name), format!("{}\n", serde_json::to_string_pretty(all)?))?;
+    Ok(())
+}
+
+/// Merges `new` into what is there, by name, n and fan-out; one side's absence leaves the earlier figure of that side.
+pub fn merge(all: &mut Vec<Measure>, new: Measure) {
+    let same = all.iter_mut().find(|m| m.name == new.name && m.n == new.n && m.fanout == new.fanout);
+    match same {
+        Some(old) => {
+            old.liaison = new.liaison.or_else(|| old.liaison.take());
+            if new.native.is_some() {
+                old.native = new.native;
+                old.extrapolated = new.extrapolated;
+            }
+            old.compare();
+        }
+        None => all.push(new),
+    }
+    all.sort_by(|a, b| (&a.name, a.fanout, a.n).cmp(&(&b.name, b.fanout, b.n)));
+}
+
+/// Fills in what the native side has not: linear in the number of partners from 50 and 200. A rate is extrapolated by its
+/// inverse, the time that a transaction takes. Correctness is not extrapolated.
+#[expect(clippy::cast_precision_loss, reason = "numbers of partners")]
+pub fn extrapolate(all: &mut [Measure]) {
+    let known: Vec<Measure> = all.iter().filter(|m| !m.extrapolated).cloned().collect();
+    for measure in all.iter_mut().filter(|m| m.n > 200 && !m.name.starts_with('D') && !m.name.starts_with('E')) {
+        if measure.native.is_some() && !measure.extrapolated {
+            continue;
+        }
+        let at = |n: usize| {
+            let found = known.iter().find(|m| m.name == measure.name && m.fanout == measure.fanout && m.n == n);
+            found.and_then(|m| m.native.clone())
+        };
+        let (Some(low), Some(high)) = (at(50), at(200)) else { continue };
+        let rate = more_is_better(&low.unit);
+        let line = |low: f64, high: f64| {
+            let (low, high) = if rate { (1.0 / low, 1.0 / high) } else { (low, high) };
+            let there = high + (high - low) / 150.0 * (measure.n as f64 - 200.0);
+            if rate { 1.0 / there } else { there }
+        };
+        measure.native = Some(Figure {
+            minimum: line(low.minimum, high.minimum),
+            median: line(low.median, high.median),
+            maximum: line(low.maximum, high.maximum),
+            unit: low.unit.clone(),
+        });
+        measure.extrapolated = true;
+        measure.compare();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(values: &[f64], unit: &str) -> Option<Figure> {
+        Figure::of(values, unit)
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(figure(&[3.0, 1.0, 2.0], "s").unwrap().median, 2.0);
+        assert_eq!(figure(&[4.0, 1.0, 2.0, 3.0], "s").unwrap().median, 2.5);
+        assert_eq!(figure(&[], "s"), None);
+        assert_eq!(quantile(&mut [1.0, 2.0, 3.0, 4.0], 0.99), 4.0);
+    }
+
+    #[test]
+    fn a_short_run_replaces_only_what_it_made() {
+        let mut all = Vec::new();
+        merge(&mut all, Measure::new("A", 13, 1, figure(&[2.0], "CPU-s"), figure(&[8.0], "CPU-s")));
+        merge(&mut all, Measure::new("A", 50, 1, figure(&[2.0], "CPU-s"), None));
+        merge(&mut all, Measure::new("A", 13, 1, figure(&[1.0], "CPU-s"), None));
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].ratio, Some(8.0));
+    }
+
+    #[test]
+    fn the_native_side_is_linear_in_partners() {
+        let mut all = vec![
+            Measure::new("A", 50, 1, figure(&[1.0], "CPU-s"), figure(&[30.0], "CPU-s")),
+            Measure::new("A", 200, 1, figure(&[1.0], "CPU-s"), figure(&[105.0], "CPU-s")),
+            Measure::new("A", 1000, 1, figure(&[5.0], "CPU-s"), None),
+            Measure::new("B", 50, 1, figure(&[1.0], "tx/s"), figure(&[100.0], "tx/s")),
+            Measure::new("B", 200, 1, figure(&[1.0], "tx/s"), figure(&[25.0], "tx/s")),
+            Measure::new("B", 1000, 1, figure(&[50.0], "tx/s"), None),
+        ];
+        extrapolate(&mut all);
+        assert_eq!(all[2].native.as_ref().unwrap().median, 505.0);
+        assert_eq!((all[2].ratio, all[2].extrapolated), (Some(101.0), true));
+        assert!((all[5].native.as_ref().unwrap().median - 5.0).abs() < 1e-9);
+        assert!((all[5].ratio.unwrap() - 10.0).abs() < 1e-9);
+    }
+}
