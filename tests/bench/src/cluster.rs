@@ -98,9 +98,7 @@ impl Cluster {
             "listen_addresses = ''\nunix_socket_directories = '{}'\nlog_min_messages = warning\n",
             cluster.root.display()
         );
-        for (name, value) in SETTINGS {
-            settings += &format!("{name} = '{value}'\n");
-        }
+        settings.extend(SETTINGS.iter().map(|(name, value)| format!("{name} = '{value}'\n")));
         let file = cluster.data().join("postgresql.conf");
         let had = fs::read_to_string(&file)?;
         fs::write(&file, had + &settings)?;

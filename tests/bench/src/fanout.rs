@@ -13,13 +13,11 @@ use crate::{
     error::{Error, Result},
     figures::{self, Figure, Measure},
     liaison::{Liaison, Sync},
-    live::{Alone, Follower, hold, live, next_rung, rate},
-    load::{Files, Load, flood},
+    live::Alone,
+    load::Files,
     native::Native,
-    oracle::{self, Amiss},
     render, run,
     scopes::{CODES, Set, municipality},
-    usage::Usage,
     worker::Order,
 };
 
@@ -53,26 +51,22 @@ pub struct FanoutArgs {
 }
 
 /// Natively more partners than this are not run: a database, a slot, a walsender and an apply worker each.
-const MOST_NATIVE: usize = 200;
-/// Rate and length of measure E.
-const STEADY: f64 = 20.0;
-const STEADY_SECONDS: f64 = 12.0;
+pub(crate) const MOST_NATIVE: usize = 200;
 /// Before measure F begins: what was just seeded comes to rest.
 const SETTLING: Duration = Duration::from_secs(3);
 /// Length of measure F.
 const IDLE: Duration = Duration::from_secs(10);
-/// Rates that B tries at most for one figure.
-const TRIALS: usize = 6;
 
-struct Run<'a> {
-    args: &'a FanoutArgs,
-    files: Files,
-    source: Cluster,
-    liaison: Option<Liaison>,
-    native: Option<Native>,
+/// A group of sets that run over the same loads.
+pub(crate) struct Run<'a> {
+    pub(crate) args: &'a FanoutArgs,
+    pub(crate) files: Files,
+    pub(crate) source: Cluster,
+    pub(crate) liaison: Option<Liaison>,
+    pub(crate) native: Option<Native>,
     /// CPU-seconds of the load of measure A on the source alone, over all repeats so far.
-    alone: Vec<f64>,
-    latencies: Alone,
+    pub(crate) alone: Vec<f64>,
+    pub(crate) latencies: Alone,
     loads: u64,
     results: Vec<Measure>,
 }
@@ -82,7 +76,7 @@ impl FanoutArgs {
         self.measures.iter().any(|m| m.eq_ignore_ascii_case(&measure))
     }
 
-    fn repeats(&self, n: usize) -> usize {
+    pub(crate) fn repeats(&self, n: usize) -> usize {
         self.repeats.unwrap_or(if n <= 50 { 5 } else { 2 }).max(1)
     }
 
@@ -183,9 +177,9 @@ async fn template(root: &Path, files: u32) -> Result<Cluster> {
     let hub = template.client("oms").await?;
     let first: i64 = municipality(0).parse().unwrap_or(0);
     hub.batch_execute(&format!("UPDATE oms.offender SET municipality = ({first} + id % {CODES})::text")).await?;
-    hub.batch_execute("TRUNCATE liaison.change").await?;
     hub.batch_execute("VACUUM FULL oms.offender").await?;
     hub.batch_execute("VACUUM ANALYZE").await?;
+    hub.batch_execute("TRUNCATE liaison.change").await?;
     drop(hub);
     template.stop()?;
     Ok(template)
@@ -224,12 +218,12 @@ impl<'a> Run<'a> {
     }
 
     /// A load that was not there before.
-    fn seed(&mut self) -> u64 {
+    pub(crate) fn seed(&mut self) -> u64 {
         self.loads += 1;
         self.loads
     }
 
-    fn record(&mut self, set: Set, name: &str, unit: &str, ours: &[f64], theirs: &[f64]) -> Result<()> {
+    pub(crate) fn record(&mut self, set: Set, name: &str, unit: &str, ours: &[f64], theirs: &[f64]) -> Result<()> {
         let measure = Measure::new(name, set.n, set.fanout, Figure::of(ours, unit), Figure::of(theirs, unit));
         let show = |f: &Option<Figure>| f.as_ref().map_or_else(|| "-".to_owned(), |f| format!("{:.3}", f.median));
         println!(
@@ -273,7 +267,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn natively(&self, set: Set) -> Option<&Native> {
+    pub(crate) fn natively(&self, set: Set) -> Option<&Native> {
         self.native.as_ref().filter(|_| set.n <= MOST_NATIVE)
     }
 
@@ -349,274 +343,10 @@ impl<'a> Run<'a> {
         }
         Ok(sync)
     }
-
-    /// A: everybody was down while the load ran, and catches up.
-    async fn catch_up(&mut self, sets: &[Set], syncs: &mut [Sync]) -> Result<()> {
-        let none = BTreeSet::new();
-        let repeats = sets.iter().map(|set| self.args.repeats(set.n)).max().unwrap_or(1);
-        let (mut ours, mut theirs): (Vec<Vec<(Usage, f64)>>, Vec<Vec<(Usage, f64)>>) =
-            (vec![Vec::new(); sets.len()], vec![Vec::new(); sets.len()]);
-        for repeat in 1..=repeats {
-            let seed = self.seed();
-            let load = self.files.load(seed, self.args.transactions);
-            if repeat == 1 {
-                describe(&load);
-            }
-            println!("A, repeat {repeat} of {repeats}");
-            let alone = load_on(&self.source, &load).await?;
-            self.alone.push(alone.0);
-            if let Some(liaison) = &self.liaison {
-                let (cpu, wall) = load_on(&liaison.hub, &load).await?;
-                eprintln!(
-                    "  load alone {:.1} CPU-s in {:.1} s, with capture {cpu:.1} CPU-s in {wall:.1} s",
-                    alone.0, alone.1
-                );
-                let mut caught = Vec::new();
-                for sync in syncs.iter_mut() {
-                    let (before, begun) = (liaison.usage(Some(sync))?, Instant::now());
-                    sync.order(&Order::Converge).await?;
-                    caught.push((liaison.usage(Some(sync))? - before, begun.elapsed().as_secs_f64()));
-                }
-                let trim = trim(liaison, syncs).await?;
-                for (i, (usage, wall)) in caught.into_iter().enumerate() {
-                    eprintln!("  liaison {}: {usage:.2?} in {wall:.1} s, trim {trim:.2}", sets[i].name());
-                    let usage = Usage { source: usage.source + cpu + trim, ..usage };
-                    ours[i].push((usage, wall));
-                }
-            }
-            if let Some(native) = &self.native {
-                let (cpu, wall) = load_on(&native.publisher, &load).await?;
-                eprintln!("  load with scope keys {cpu:.1} CPU-s in {wall:.1} s");
-                for (i, set) in sets.iter().enumerate().filter(|(_, set)| set.n <= MOST_NATIVE) {
-                    let (before, begun) = (native.usage()?, Instant::now());
-                    native.enable(*set, true, &none).await?;
-                    native.wait(*set, &none).await?;
-                    let usage = native.usage()? - before;
-                    eprintln!("  native {}: {usage:.2?} in {:.1} s", set.name(), begun.elapsed().as_secs_f64());
-                    theirs[i].push((Usage { source: usage.source + cpu, ..usage }, begun.elapsed().as_secs_f64()));
-                    native.enable(*set, false, &none).await?;
-                }
-            }
-        }
-        // One figure for the load alone: the middle of all that were taken.
-        let mut alone = self.alone.clone();
-        let alone = figures::quantile(&mut alone, 0.5);
-        for (i, set) in sets.iter().enumerate() {
-            let parts = |of: fn(&Usage) -> f64, less: f64| {
-                let take = |side: &[(Usage, f64)]| side.iter().map(|(u, _)| of(u) - less).collect::<Vec<_>>();
-                (take(&ours[i]), take(&theirs[i]))
-            };
-            let wall = |side: &[(Usage, f64)]| side.iter().map(|(_, wall)| *wall).collect::<Vec<_>>();
-            for (name, (ours, theirs)) in [
-                ("A catch-up CPU", parts(Usage::total, alone)),
-                ("A catch-up CPU, source", parts(|u| u.source, alone)),
-                ("A catch-up CPU, replicas", parts(|u| u.replicas, 0.0)),
-                ("A catch-up CPU, between", parts(|u| u.between, 0.0)),
-            ] {
-                self.record(*set, name, "CPU-s", &ours, &theirs)?;
-            }
-            let (ours, theirs) = (wall(&ours[i]), wall(&theirs[i]));
-            self.record(*set, "A catch-up time", "s", &ours, &theirs)?;
-        }
-        Ok(())
-    }
-
-    /// E: one partner is dead throughout; what is kept for it, and how the others fare.
-    async fn one_dead(&mut self, set: Set, syncs: &mut [Sync]) -> Result<()> {
-        let (none, dead) = (BTreeSet::new(), BTreeSet::from([set.n - 1]));
-        let (mut ours, mut theirs) = ([Vec::new(), Vec::new(), Vec::new()], [Vec::new(), Vec::new(), Vec::new()]);
-        let (healthy, ill) = (self.seed(), self.seed());
-        if let (Some(liaison), Some(sync)) = (&self.liaison, syncs.iter_mut().find(|s| s.set == set)) {
-            sync.order(&Order::Converge).await?;
-            let follower = Follower::Liaison(sync);
-            ours[0]
-                .push(live(&liaison.hub, &self.files, healthy, STEADY, STEADY_SECONDS, follower, &none).await?.lag());
-            let store = liaison.store.client(&set.name()).await?;
-            let share = set.partner(set.n - 1)?.share_schema();
-            store.batch_execute(&format!("ALTER SCHEMA \"{share}\" RENAME TO gone")).await?;
-            let follower = Follower::Liaison(sync);
-            ours[1].push(live(&liaison.hub, &self.files, ill, STEADY, STEADY_SECONDS, follower, &dead).await?.lag());
-            let hub = liaison.hub.client("oms").await?;
-            // What the log keeps of the second load: two changes a transaction, and their index.
-            let sql = "SELECT (count(*) * (pg_total_relation_size('liaison.change')::float8
-                           / greatest((SELECT count(*) FROM liaison.change), 1))) FROM (SELECT FROM liaison.change c
-                       WHERE c.xid >= (SELECT position FROM liaison.lease WHERE partner = $1)) k";
-            let kept: f64 = hub.query_one(sql, &[&set.partner(set.n - 1)?.as_str()]).await?.get(0);
-            ours[2].push(kept / 1e6);
-            store.batch_execute(&format!("ALTER SCHEMA gone RENAME TO \"{share}\"")).await?;
-            sync.order(&Order::Converge).await?;
-        }
-        if let Some(native) = self.natively(set) {
-            native.enable(set, true, &none).await?;
-            native.wait(set, &none).await?;
-            let follower = Follower::Native(native, set);
-            theirs[0].push(
-                live(&native.publisher, &self.files, healthy, STEADY, STEADY_SECONDS, follower, &none).await?.lag(),
-            );
-            native.enable(set, false, &none).await?;
-            native.enable(set, true, &dead).await?;
-            let follower = Follower::Native(native, set);
-            theirs[1]
-                .push(live(&native.publisher, &self.files, ill, STEADY, STEADY_SECONDS, follower, &dead).await?.lag());
-            theirs[2].push(native.kept(set, set.n - 1).await? / 1e6);
-            native.enable(set, true, &none).await?;
-            native.wait(set, &none).await?;
-            native.enable(set, false, &none).await?;
-        }
-        self.record(set, "E lag, all well", "s", &ours[0], &theirs[0])?;
-        self.record(set, "E lag, one dead", "s", &ours[1], &theirs[1])?;
-        self.record(set, "E kept for the dead", "MB", &ours[2], &theirs[2])
-    }
-
-    /// B: the highest rate at which the source's p99 stays under twice that of the source alone, and lag under a minute.
-    async fn highest_rate(&mut self, set: Set, syncs: &mut [Sync]) -> Result<()> {
-        let none = BTreeSet::new();
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for native in [false, true] {
-            let present = if native { self.natively(set).is_some() } else { syncs.iter().any(|s| s.set == set) };
-            if !present {
-                continue;
-            }
-            if let Some(side) = self.natively(set).filter(|_| native) {
-                side.enable(set, true, &none).await?;
-            }
-            let (mut passed, mut failed) = (None, None);
-            let start = if native { 14usize.saturating_sub(set.n / 20) } else { 16usize.saturating_sub(set.n / 100) };
-            for _ in 0..TRIALS {
-                let Some(rung) = next_rung(passed, failed, start) else { break };
-                let (seed, other) = (self.seed(), self.seed());
-                let alone = self.latencies.p99(&self.source, &self.files, other, rung).await?;
-                let (server, follower) = match (native, &self.native, &self.liaison) {
-                    (true, Some(side), _) => (&side.publisher, Follower::Native(side, set)),
-                    (false, _, Some(side)) => match syncs.iter_mut().find(|s| s.set == set) {
-                        Some(sync) => (&side.hub, Follower::Liaison(sync)),
-                        None => break,
-                    },
-                    _ => break,
-                };
-                let seen = live(server, &self.files, seed, rate(rung), hold(rung), follower, &none).await?;
-                let holds = seen.p99 < 2.0 * alone && seen.sustained();
-                eprintln!(
-                    "  {} {}: {:.0} tx/s: p99 {:.2} ms (alone {:.2} ms), lag {:.1} s: {}",
-                    if native { "native" } else { "liaison" },
-                    set.name(),
-                    rate(rung),
-                    seen.p99 * 1e3,
-                    alone * 1e3,
-                    seen.lags.last().copied().unwrap_or(0.0),
-                    if holds { "holds" } else { "does not hold" }
-                );
-                if holds {
-                    passed = Some(rung)
-                } else {
-                    failed = Some(rung)
-                }
-                // The next rate begins with nothing left to do.
-                match (native, &self.native, syncs.iter_mut().find(|s| s.set == set)) {
-                    (true, Some(side), _) => side.wait(set, &none).await?,
-                    (false, _, Some(sync)) => sync.order(&Order::Converge).await.map(drop)?,
-                    _ => {}
-                }
-            }
-            if let Some(side) = self.natively(set).filter(|_| native) {
-                side.enable(set, false, &none).await?;
-            }
-            let best = passed.map(rate);
-            if native { theirs.extend(best) } else { ours.extend(best) }
-        }
-        self.record(set, "B highest rate", "tx/s", &ours, &theirs)
-    }
-
-    /// D: files move between scopes, one partner's scope is narrowed, another's widened; then everything is compared.
-    async fn correctness(&mut self, set: Set, syncs: &mut [Sync]) -> Result<()> {
-        let none = BTreeSet::new();
-        let mut codes: Vec<BTreeSet<usize>> = (0..set.n).map(|p| set.codes(p)).collect();
-        // Partner 0 loses every other municipality, and partner 1 gets those; and one that nobody beside it had.
-        let lost: BTreeSet<usize> = codes[0].iter().copied().step_by(2).collect();
-        let far = CODES / 2;
-        codes[0].retain(|code| !lost.contains(code));
-        codes[0].insert(far);
-        codes[1].extend(&lost);
-        let moves = format!(
-            "UPDATE oms.offender SET municipality = ({} + (municipality::bigint + {far} + id) % {CODES})::text WHERE id % 200 = 7",
-            municipality(0)
-        );
-        let changed = vec![(0, codes[0].clone()), (1, codes[1].clone())];
-        let (mut ours, mut theirs) = (None, None);
-        if let (Some(liaison), Some(sync)) = (&self.liaison, syncs.iter_mut().find(|s| s.set == set)) {
-            liaison.hub.client("oms").await?.batch_execute(&moves).await?;
-            sync.order(&Order::Converge).await?;
-            sync.allow(changed.clone()).await?;
-            sync.order(&Order::Converge).await?;
-            ours = Some(oracle::liaison(liaison, set, &codes).await?);
-        }
-        if let Some(native) = self.natively(set) {
-            native.publisher.client("oms").await?.batch_execute(&moves).await?;
-            native.enable(set, true, &none).await?;
-            native.wait(set, &none).await?;
-            for (p, codes) in &changed {
-                native.allow(set, *p, codes).await?;
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            native.wait(set, &none).await?;
-            theirs = Some(oracle::native(native, set, &codes).await?);
-            native.enable(set, false, &none).await?;
-        }
-        for (name, of) in [
-            ("D wrong rows", (|a| a.wrong) as fn(&Amiss) -> usize),
-            ("D missing rows", |a| a.missing),
-            ("D extra rows", |a| a.extra),
-            ("D photographs without bytes", |a| a.blank),
-        ] {
-            #[expect(clippy::cast_precision_loss, reason = "rows")]
-            let value = |amiss: &Option<Amiss>| amiss.as_ref().map(|a| of(a) as f64).into_iter().collect::<Vec<_>>();
-            self.record(set, name, "rows", &value(&ours), &value(&theirs))?;
-        }
-        Ok(())
-    }
 }
 
 fn mebibytes(bytes: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "memory")]
     let bytes = bytes as f64;
     bytes / 1_048_576.0
-}
-
-fn describe(load: &Load) {
-    #[expect(clippy::cast_precision_loss, reason = "rows")]
-    let share = 100.0 * load.distinct as f64 / load.changes as f64;
-    println!(
-        "A: {} transactions, {} row changes, {share:.1} % of them of distinct rows",
-        load.transactions.len(),
-        load.changes
-    );
-}
-
-/// CPU-seconds of the server, and seconds, that a load takes; afterwards what it left is cleared away, which is not counted.
-async fn load_on(server: &Cluster, load: &Load) -> Result<(f64, f64)> {
-    server.settle().await?;
-    let before = server.cpu()?;
-    let wall = flood(&server.url("postgres", "oms"), &load.transactions).await?;
-    let cpu = server.cpu()? - before;
-    let client = server.client("oms").await?;
-    for table in crate::scopes::TABLES {
-        client.batch_execute(&format!("VACUUM oms.{table}")).await?;
-    }
-    Ok((cpu, wall.as_secs_f64()))
-}
-
-/// The change log is trimmed once everybody has it: CPU-seconds, with the vacuum that follows.
-async fn trim(liaison: &Liaison, syncs: &mut [Sync]) -> Result<f64> {
-    // Leases are renewed, and positions told, every eight seconds.
-    tokio::time::sleep(Duration::from_secs(9)).await;
-    for sync in syncs.iter_mut() {
-        sync.order(&Order::Converge).await?;
-    }
-    let Some(first) = syncs.first_mut() else { return Ok(0.0) };
-    let before = liaison.usage(Some(first))?;
-    let answer = first.order(&Order::Trim).await?;
-    liaison.hub.client("oms").await?.batch_execute("VACUUM liaison.change").await?;
-    let trim = (liaison.usage(Some(first))? - before).total();
-    eprintln!("  {} rows of the change log trimmed", answer.trimmed);
-    Ok(trim)
 }

@@ -12,6 +12,7 @@ pub mod generate;
 pub mod liaison;
 pub mod live;
 pub mod load;
+pub mod measures;
 pub mod native;
 pub mod oracle;
 pub mod plot;

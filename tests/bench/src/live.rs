@@ -54,10 +54,10 @@ impl Live {
     /// Whether the lag stays under a minute.
     pub fn sustained(&self) -> bool {
         let (early, late) = self.lags.split_at(self.lags.len() / 2);
-        let least = |lags: &[f64]| lags.iter().copied().fold(f64::MAX, f64::min);
+        let floor = |lags: &[f64]| lags.iter().copied().fold(f64::MAX, f64::min);
         let (Some(last), false) = (self.lags.last(), early.is_empty()) else { return true };
         // A lag goes up and down within a cycle: its floor shows whether it grows.
-        let growth = ((least(late) - least(early)) / (self.seconds / 2.0)).max(0.0);
+        let growth = ((floor(late) - floor(early)) / (self.seconds / 2.0)).max(0.0);
         last + growth * (SUSTAINED - self.seconds).max(0.0) < MOST_LAG
     }
 }
@@ -82,7 +82,7 @@ pub async fn live(
     }
     let begun = Instant::now();
     let task = tokio::spawn(async move { steady(&url, &load.transactions, per_second).await });
-    let mut seen = Live::default();
+    let mut watched = Live::default();
     let mut positions: Vec<(Instant, i64)> = Vec::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.tick().await;
@@ -95,7 +95,7 @@ pub async fn live(
                 let standing = sync.order(&Order::Standing).await?;
                 let oldest = standing.exact_at.get(dead.len()).copied().unwrap_or(0);
                 #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-                seen.lags.push(((Timestamp::now().as_millisecond() - oldest) as f64 / 1000.0).max(0.0));
+                watched.lags.push(((Timestamp::now().as_millisecond() - oldest) as f64 / 1000.0).max(0.0));
                 if !ended {
                     sync.order(&Order::Serve).await?;
                 }
@@ -105,17 +105,17 @@ pub async fn live(
                 positions.push((Instant::now(), current));
                 let behind = positions.iter().rev().find(|(_, then)| *then <= flushed);
                 let since = behind.map_or(begun, |(when, _)| *when);
-                seen.lags.push(if flushed >= current { 0.0 } else { since.elapsed().as_secs_f64() });
+                watched.lags.push(if flushed >= current { 0.0 } else { since.elapsed().as_secs_f64() });
             }
         }
         if ended {
             break;
         }
     }
-    seen.seconds = begun.elapsed().as_secs_f64();
+    watched.seconds = begun.elapsed().as_secs_f64();
     let mut latencies = task.await.map_err(|e| Error::said(e.to_string()))??;
-    seen.p99 = quantile(&mut latencies, 0.99);
-    Ok(seen)
+    watched.p99 = quantile(&mut latencies, 0.99);
+    Ok(watched)
 }
 
 /// Latencies of the source alone, by rate.
@@ -138,9 +138,9 @@ impl Alone {
         if let Some(known) = self.0.get(&rung) {
             return Ok(*known);
         }
-        let seen = live(source, files, seed, rate(rung), hold(rung), Follower::None, &BTreeSet::new()).await?;
-        self.0.insert(rung, seen.p99);
-        Ok(seen.p99)
+        let watched = live(source, files, seed, rate(rung), hold(rung), Follower::None, &BTreeSet::new()).await?;
+        self.0.insert(rung, watched.p99);
+        Ok(watched.p99)
     }
 }
 

@@ -276,7 +276,7 @@ fn split(sql: &str) -> Vec<String> {
     let mut statements = vec![String::new()];
     for (index, part) in sql.split("$$").enumerate() {
         if index % 2 == 1 {
-            statements.last_mut().into_iter().for_each(|s| *s += &format!("$${part}$$"));
+            statements.last_mut().into_iter().for_each(|s| s.extend(["$$", part, "$$"]));
             continue;
         }
         for (number, piece) in part.split(';').enumerate() {

@@ -79,7 +79,9 @@ fn fanout(measures: &[Measure], facts: &Facts) -> String {
         }
     }
     let mut rows: BTreeMap<&str, Vec<&Measure>> = BTreeMap::new();
-    measures.iter().for_each(|m| rows.entry(&m.name).or_default().push(m));
+    for measure in measures {
+        rows.entry(&measure.name).or_default().push(measure);
+    }
     for (name, rows) in rows {
         let unit = rows.iter().find_map(|m| m.liaison.as_ref().or(m.native.as_ref())).map_or("", |f| f.unit.as_str());
         let _ = writeln!(
