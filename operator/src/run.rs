@@ -221,7 +221,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
             }
         }
     };
-    let signing = signing::run(client, &settings.system_namespace, &signers, || jiff::Timestamp::now());
+    let signing = signing::run(client, &settings.system_namespace, &signers, jiff::Timestamp::now);
     ready.store(true, Ordering::Relaxed);
     tokio::select! {
         () = connection_controller => Err("the watch of connections ended".into()),

@@ -97,13 +97,14 @@ pub async fn run(
                 }
             },
             _ = again.tick() => match failed.pop_first() {
-                Some(name) => match api.get_opt(&name).await {
-                    Ok(object) => (name, object),
-                    Err(_) => {
+                Some(name) => {
+                    if let Ok(object) = api.get_opt(&name).await {
+                        (name, object)
+                    } else {
                         failed.insert(name);
                         continue;
                     }
-                },
+                }
                 None => continue,
             },
         };

@@ -2,6 +2,7 @@
 //! function, and prints.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::{BufReader, BufWriter, Write as _},
     path::PathBuf,
@@ -235,7 +236,7 @@ impl Disposal {
                         (None, true) => "kept".to_owned(),
                         (None, false) => format!("legal hold ({})", row.hold.join(", ")),
                     };
-                    text += &format!("{}  {}  due {due} ({})  {state}\n", row.partner, row.agreement, row.cause);
+                    let _ = writeln!(text, "{}  {}  due {due} ({})  {state}", row.partner, row.agreement, row.cause);
                 }
                 Ok((text, true))
             }
@@ -260,8 +261,9 @@ pub fn account_text(account: &Account) -> String {
     let numbers: Vec<String> = files.iter().map(i64::to_string).collect();
     let mut text = format!("{fps}: file {}, {} disclosures\n", numbers.join(", "), disclosures.len());
     for d in disclosures {
-        text += &format!(
-            "{}  {}  {}  {}  batch {} ({})  {}\n",
+        let _ = writeln!(
+            text,
+            "{}  {}  {}  {}  batch {} ({})  {}",
             d.at,
             d.partner,
             d.agreement,
@@ -272,7 +274,7 @@ pub fn account_text(account: &Account) -> String {
         );
     }
     for a in accesses {
-        text += &format!("{}  {}  {} by {} for {}: {}\n", a.at, a.partner, a.kind, a.officer, a.purpose, a.outcome);
+        let _ = writeln!(text, "{}  {}  {} by {} for {}: {}", a.at, a.partner, a.kind, a.officer, a.purpose, a.outcome);
     }
     text
 }
@@ -291,12 +293,12 @@ pub fn notices_text(notices: &[Notice]) -> String {
             account::Standing::Withdrawn => "no longer has the file",
             account::Standing::Disposed => "has no replica any more",
         };
-        text += &format!("{partner}  last disclosed {last_disclosed}  {standing}");
+        let _ = write!(text, "{partner}  last disclosed {last_disclosed}  {standing}");
         if let (Some(batch), Some(at)) = (batch, at) {
-            text += &format!("  batch {batch} of {at}");
+            let _ = write!(text, "  batch {batch} of {at}");
         }
         for (table, id) in differing {
-            text += &format!("  {table} {id}");
+            let _ = write!(text, "  {table} {id}");
         }
         text.push('\n');
     }
@@ -313,7 +315,7 @@ pub fn verdict_text(verdict: &Verdict) -> String {
     for finding in findings {
         let batch = finding.batch.map(|b| format!(" batch {b}")).unwrap_or_default();
         let partner = if finding.partner.is_empty() { "ledger" } else { &finding.partner };
-        text += &format!("{partner}{batch}: {}\n", finding.what);
+        let _ = writeln!(text, "{partner}{batch}: {}", finding.what);
     }
     text += if findings.is_empty() { "whole\n" } else { "NOT WHOLE\n" };
     text

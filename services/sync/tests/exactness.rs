@@ -4,6 +4,7 @@
 //!
 //! `LIAISON_SEED` repeats a run, `LIAISON_STEPS` makes it longer. What was met is printed; none may be zero. With
 //! `LIAISON_SOAK=FILE` it goes on in one world after another, and keeps its account in that file (`make soak`).
+#![allow(clippy::format_push_string, clippy::format_collect)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod machine;

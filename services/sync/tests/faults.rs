@@ -80,7 +80,7 @@ async fn while_the_hub_is_down_it_says_so_and_suspension_still_reaches_the_repli
     world.prepare(&partner).await;
     world.file(1, "5915022", 1).await;
     let mut terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut worker = worker(&world, "w", &[terms.clone()]);
+    let mut worker = worker(&world, "w", std::slice::from_ref(&terms));
     worker.converge(now()).await.unwrap();
     server.stop("-QUIT");
     let error = loop {
@@ -118,7 +118,7 @@ async fn a_store_that_is_down_and_one_restored_from_an_old_backup() {
         world.file(id, "5915022", 1).await;
     }
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut worker = worker(&world, "w", &[terms.clone()]);
+    let mut worker = worker(&world, "w", std::slice::from_ref(&terms));
     worker.converge(now()).await.unwrap();
     server.stop("-INT");
     server.back_up();
@@ -131,7 +131,7 @@ async fn a_store_that_is_down_and_one_restored_from_an_old_backup() {
     world.come_back().await;
     let since = hub_millis(&world).await;
     rounds(&mut worker, |all| up_to_date(&all[&partner], since)).await;
-    checked(&world, &[terms.clone()]).await;
+    checked(&world, std::slice::from_ref(&terms)).await;
     // Restored: its cursor is behind the ledger.
     server.stop("-QUIT");
     server.restore();
@@ -285,7 +285,7 @@ async fn a_process_that_is_killed_between_any_two_steps_loses_nothing() {
             assert_eq!(number(&world.store, &fenced).await, 1, "I7: narrowed in part, and read: {step:?}");
         }
         let after = terms(&partner, ALL_GROUPS, scope);
-        worker(&world, "w", &[after.clone()]).converge(now()).await.unwrap();
+        worker(&world, "w", std::slice::from_ref(&after)).converge(now()).await.unwrap();
         checked(&world, &[after]).await;
     }
     let open = "SELECT count(*) FROM liaison.ledger_batch WHERE state IN ('prepared', 'disclosed')";
@@ -323,9 +323,9 @@ async fn of_two_workers_that_both_believe_they_hold_a_lease_one_writes() {
     world.prepare(&partner).await;
     world.file(1, "5915022", 1).await;
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut first = worker(&world, "first", &[terms.clone()]);
+    let mut first = worker(&world, "first", std::slice::from_ref(&terms));
     first.converge(now()).await.unwrap();
-    let mut second = worker(&world, "second", &[terms.clone()]);
+    let mut second = worker(&world, "second", std::slice::from_ref(&terms));
     assert_eq!(second.converge(now()).await.unwrap_err().1, "LeaseHeld", "it is not taken from one who renews it");
     // Its holder did not come to renew it: paused, swapped out, cut off.
     world.execute("UPDATE liaison.lease SET until = clock_timestamp() - interval '1 second'").await;
@@ -335,7 +335,7 @@ async fn of_two_workers_that_both_believe_they_hold_a_lease_one_writes() {
         // The first knows nothing of it.
         assert_eq!(first.converge(now()).await.unwrap_err().1, "LeaseHeld");
         second.converge(now()).await.unwrap();
-        checked(&world, &[terms.clone()]).await;
+        checked(&world, std::slice::from_ref(&terms)).await;
     }
     let batches = "SELECT count(*) FROM liaison.ledger_batch WHERE state <> 'landed'";
     assert_eq!(number(&world.hub, batches).await, 0);
@@ -349,7 +349,7 @@ async fn a_clock_that_jumps_ends_an_agreement_early_but_never_late_and_no_lease(
     world.prepare(&partner).await;
     world.file(1, "5915022", 1).await;
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut worker = worker(&world, "w", &[terms.clone()]);
+    let mut worker = worker(&world, "w", std::slice::from_ref(&terms));
     worker.converge(now()).await.unwrap();
     // Sync's own clock a century ahead: past the agreement's end, nothing crosses.
     let ahead = terms.authorized_until.unwrap() + jiff::SignedDuration::from_hours(1);
@@ -365,17 +365,17 @@ async fn a_clock_that_jumps_ends_an_agreement_early_but_never_late_and_no_lease(
     assert_eq!(number(&world.store, &until).await, 1, "InfoPol goes by the instant, on its own clock");
     // Back, and before it began: an instant in the past is as good as any before the end.
     worker.converge("1990-01-01T00:00:00Z".parse().unwrap()).await.unwrap();
-    checked(&world, &[terms.clone()]).await;
+    checked(&world, std::slice::from_ref(&terms)).await;
     drop(worker);
     // The hub's clock was ahead by a day when a lease was taken, and has been put back: its holder is gone.
     world.execute("UPDATE liaison.lease SET until = clock_timestamp() + interval '1 day', holder = 'gone'").await;
-    let mut next = self::worker(&world, "next", &[terms.clone()]);
+    let mut next = self::worker(&world, "next", std::slice::from_ref(&terms));
     next.converge(now()).await.unwrap();
     // It was put back by an hour: the as-of row was of a later time, and is written all the same.
     let share = ident(&partner.share_schema());
     world.store.batch_execute(&format!("UPDATE {share}.cursor SET as_of = now() + interval '1 hour'")).await.unwrap();
     drop(next);
-    let mut again = self::worker(&world, "next", &[terms.clone()]);
+    let mut again = self::worker(&world, "next", std::slice::from_ref(&terms));
     let ahead = format!("SELECT count(*) FROM {share}.cursor WHERE as_of > now() + interval '1 minute'");
     again.converge(now()).await.unwrap();
     while number(&world.store, &ahead).await == 1 {
@@ -395,7 +395,7 @@ async fn a_truncate_is_waited_out_and_what_it_empties_is_withdrawn() {
         world.file(id, "5915022", 1).await;
     }
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut worker = worker(&world, "w", &[terms.clone()]);
+    let mut worker = worker(&world, "w", std::slice::from_ref(&terms));
     worker.converge(now()).await.unwrap();
     let extract = world.hub_target.connect().await.unwrap();
     world.execute("UPDATE oms.alias SET surname = 'Before'").await;
@@ -425,7 +425,7 @@ async fn a_transaction_open_for_an_hour_costs_no_more_than_what_changes() {
         world.file(id, "5915022", 1).await;
     }
     let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
-    let mut worker = worker(&world, "w", &[terms.clone()]);
+    let mut worker = worker(&world, "w", std::slice::from_ref(&terms));
     worker.converge(now()).await.unwrap();
     let open = world.hub_target.connect().await.unwrap();
     open.batch_execute(&format!("BEGIN; {}", file_sql(900, "5915022", "Released", 1))).await.unwrap();
@@ -451,7 +451,7 @@ async fn a_transaction_open_for_an_hour_costs_no_more_than_what_changes() {
         number(&world.hub, rows).await
     };
     let before = read().await;
-    let mut second = self::worker(&world, "w", &[terms.clone()]);
+    let mut second = self::worker(&world, "w", std::slice::from_ref(&terms));
     second.converge(now()).await.unwrap();
     world.execute("UPDATE oms.sentence SET length_days = 1 WHERE id = 100").await;
     second.converge(now()).await.unwrap();
@@ -461,7 +461,7 @@ async fn a_transaction_open_for_an_hour_costs_no_more_than_what_changes() {
     assert!(after - before < 1_000, "{} change rows read for one change", after - before);
     // It ends: what it did crosses.
     open.batch_execute("COMMIT").await.unwrap();
-    self::worker(&world, "w", &[terms.clone()]).converge(now()).await.unwrap();
+    self::worker(&world, "w", std::slice::from_ref(&terms)).converge(now()).await.unwrap();
     assert_eq!(world.count(&partner, "subject").await, 101);
     checked(&world, &[terms]).await;
     world.drop().await;

@@ -105,7 +105,9 @@ mod tests {
             for p in 0..n {
                 let codes = set.codes(p);
                 assert!(!codes.is_empty());
-                codes.iter().for_each(|code| in_scopes[*code] += 1);
+                for code in &codes {
+                    in_scopes[*code] += 1;
+                }
             }
             assert!(in_scopes.iter().all(|scopes| *scopes == fanout), "{set:?}");
         }
