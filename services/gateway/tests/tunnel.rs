@@ -188,7 +188,7 @@ fn taking_away_ends_live_connections_at_once() {
     no_leaf["status"]["certificates"] = json!([]);
     // A field that this version does not know, as a newer one might write it.
     let mut unknown = open.clone();
-    unknown["spec"]["legalHold"] = json!(true);
+    unknown["spec"]["fieldOfALaterVersion"] = json!(true);
     let mut ended = open.clone();
     ended["status"]["authorizedUntil"] = json!("2020-01-01T00:00:00Z");
 
