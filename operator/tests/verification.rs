@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use common::{Stage, WHOLE, connection, said};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, events::v1::Event};
 use kube::{
@@ -32,30 +33,36 @@ fn says(reason: &str, root: &str, mismatches: i64) -> (bool, Value) {
     (true, report)
 }
 
-async fn annotate(stage: &Stage, name: &str, what: &str, value: &str) {
-    let api: Api<PartnerConnection> = stage.partners();
-    let patch = json!({"metadata": {"annotations": {format!("federation.csc-scc.gc.ca/{what}"): value}}});
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+fn annotate<'a>(stage: &'a Stage, name: &'a str, what: &'a str, value: &'a str) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        let api: Api<PartnerConnection> = stage.partners();
+        let patch = json!({"metadata": {"annotations": {format!("federation.csc-scc.gc.ca/{what}"): value}}});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    })
 }
 
-async fn jobs(stage: &Stage) -> Vec<String> {
-    let all: Api<Job> = stage.system();
-    let params = ListParams::default().labels("app.kubernetes.io/component=verification");
-    let mut names: Vec<String> = all.list(&params).await.unwrap().iter().map(ResourceExt::name_any).collect();
-    names.sort();
-    names
+fn jobs<'a>(stage: &'a Stage) -> BoxFuture<'a, Vec<String>> {
+    Box::pin(async move {
+        let all: Api<Job> = stage.system();
+        let params = ListParams::default().labels("app.kubernetes.io/component=verification");
+        let mut names: Vec<String> = all.list(&params).await.unwrap().iter().map(ResourceExt::name_any).collect();
+        names.sort();
+        names
+    })
 }
 
-async fn replica(stage: &Stage, name: &str) -> VerifiedReplica {
-    stage.get(name).await.unwrap().status.unwrap().replica.unwrap_or_default()
+fn replica<'a>(stage: &'a Stage, name: &'a str) -> BoxFuture<'a, VerifiedReplica> {
+    Box::pin(async move { stage.get(name).await.unwrap().status.unwrap().replica.unwrap_or_default() })
 }
 
-async fn writes_nothing(stage: &Stage, name: &str) {
-    stage.writes.count.store(0, Ordering::SeqCst);
-    for _ in 0..3 {
-        stage.reconcile(name).await.unwrap();
-    }
-    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0, "a second reconcile writes nothing");
+fn writes_nothing<'a>(stage: &'a Stage, name: &'a str) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        stage.writes.count.store(0, Ordering::SeqCst);
+        for _ in 0..3 {
+            stage.reconcile(name).await.unwrap();
+        }
+        assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0, "a second reconcile writes nothing");
+    })
 }
 
 #[tokio::test]

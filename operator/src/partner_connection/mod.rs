@@ -71,7 +71,8 @@ impl Error {
 /// Reconciles one connection, as the API server has it now.
 pub async fn reconcile(object: Arc<DeserializeGuard<PartnerConnection>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = object.meta().name.clone().unwrap_or_default();
-    let result = visit(&name, &ctx).await;
+    // On the heap: a visit's state is large, and what polls it may have a small stack.
+    let result = Box::pin(visit(&name, &ctx)).await;
     let label = result.as_ref().map_or_else(Error::reason, |_| "ok");
     ctx.metrics.reconciles.get_or_create(&metrics::Reconcile { kind: "PartnerConnection", result: label }).inc();
     if result.is_ok() {
@@ -94,7 +95,7 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     let Some(guard) = api.get_opt(name).await? else { return Ok(Action::await_change()) };
     let names = Names::new(name, guard.meta().uid.as_deref().unwrap_or_default());
     if guard.meta().deletion_timestamp.is_some() {
-        return cleanup::cleanup(ctx, &guard, &names).await;
+        return Box::pin(cleanup::cleanup(ctx, &guard, &names)).await;
     }
     let mut connection = match guard.0 {
         Ok(connection) => connection,

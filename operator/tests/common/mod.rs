@@ -1,7 +1,7 @@
 //! What the integration tests share: a real API server, and tests that play its missing controllers.
 //!
 //! No controller runs there: this plays the Job controller and the kubelet (termination messages), the Deployment controller,
-//! and the garbage collector.
+//! and the garbage collector. What it does is boxed: unoptimised, a test's own future would outgrow the stack of its thread.
 
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures)]
 
@@ -178,13 +178,15 @@ impl Stage {
         stage
     }
 
-    pub async fn store(&self, name: &str) {
-        let store: Secret = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "stringData": {"host": format!("store.{}.svc", self.settings.system_namespace), "port": "5432", "dbname": "store", "sync-password": "x"},
-        }))
-        .unwrap();
-        self.system().create(&PostParams::default(), &store).await.unwrap();
+    pub fn store<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let store: Secret = serde_json::from_value(json!({
+                "metadata": {"name": name},
+                "stringData": {"host": format!("store.{}.svc", self.settings.system_namespace), "port": "5432", "dbname": "store", "sync-password": "x"},
+            }))
+            .unwrap();
+            self.system().create(&PostParams::default(), &store).await.unwrap();
+        })
     }
 
     pub fn system<K>(&self) -> Api<K>
@@ -218,77 +220,86 @@ impl Stage {
         self.partners().create(&PostParams::default(), &object).await.unwrap();
     }
 
-    pub async fn apply(&self, object: &Value) -> PartnerConnection {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let api: Api<PartnerConnection> = self.partners();
-        api.patch(name, &PatchParams::apply("kubectl").force(), &Patch::Apply(object)).await.unwrap()
+    pub fn apply<'a>(&'a self, object: &'a Value) -> BoxFuture<'a, PartnerConnection> {
+        Box::pin(async move {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            let api: Api<PartnerConnection> = self.partners();
+            api.patch(name, &PatchParams::apply("kubectl").force(), &Patch::Apply(object)).await.unwrap()
+        })
     }
 
-    pub async fn get(&self, name: &str) -> Option<PartnerConnection> {
-        self.partners().get_opt(name).await.unwrap()
+    pub fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<PartnerConnection>> {
+        Box::pin(async move { self.partners().get_opt(name).await.unwrap() })
     }
 
     /// One reconcile, by the operator whose writes are counted.
-    pub async fn reconcile(&self, name: &str) -> Result<(), partner_connection::Error> {
-        let Some(object) = self.get(name).await else { return Ok(()) };
-        partner_connection::reconcile(Arc::new(DeserializeGuard(Ok(object))), self.ctx.clone()).await.map(|_| ())
+    pub fn reconcile<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), partner_connection::Error>> {
+        Box::pin(async move {
+            let Some(object) = self.get(name).await else { return Ok(()) };
+            let guard = Arc::new(DeserializeGuard(Ok(object)));
+            Box::pin(partner_connection::reconcile(guard, self.ctx.clone())).await.map(|_| ())
+        })
     }
 
     /// Reconciles and plays the controllers until a reconcile writes nothing; how many it took.
-    pub async fn settle(&self, name: &str) -> usize {
-        for round in 1..30 {
-            let before = self.writes.count.load(Ordering::SeqCst);
-            if let Err(error) = self.reconcile(name).await {
-                assert!(error.to_string().contains("killed") || error.reason() == "conflict", "{error:?}");
-                continue;
+    pub fn settle<'a>(&'a self, name: &'a str) -> BoxFuture<'a, usize> {
+        Box::pin(async move {
+            for round in 1..30 {
+                let before = self.writes.count.load(Ordering::SeqCst);
+                if let Err(error) = self.reconcile(name).await {
+                    assert!(error.to_string().contains("killed") || error.reason() == "conflict", "{error:?}");
+                    continue;
+                }
+                let played = self.play().await;
+                if self.writes.count.load(Ordering::SeqCst) == before && !played {
+                    return round;
+                }
             }
-            let played = self.play().await;
-            if self.writes.count.load(Ordering::SeqCst) == before && !played {
-                return round;
-            }
-        }
-        panic!("{name} does not settle: {:#?}", self.get(name).await.map(|c| c.status));
+            panic!("{name} does not settle: {:#?}", self.get(name).await.map(|c| c.status));
+        })
     }
 
     /// Plays the controllers once; whether there was anything to do.
-    pub async fn play(&self) -> bool {
-        let mut played = false;
-        let jobs: Api<Job> = self.system();
-        for job in jobs.list(&ListParams::default()).await.unwrap() {
-            played |= self.play_job(&jobs, &job).await;
-        }
-        let held: Vec<String> =
-            jobs.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
-        let pods: Api<Pod> = self.system();
-        for pod in pods.list(&ListParams::default()).await.unwrap() {
-            if !held.iter().any(|job| pod.labels().get("batch.kubernetes.io/job-name") == Some(job)) {
-                pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await.unwrap();
-                played = true;
+    pub fn play(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let mut played = false;
+            let jobs: Api<Job> = self.system();
+            for job in jobs.list(&ListParams::default()).await.unwrap() {
+                played |= self.play_job(&jobs, &job).await;
             }
-        }
-        let deployments: Api<Deployment> = self.partners();
-        for deployment in deployments.list(&ListParams::default()).await.unwrap() {
-            let name = deployment.name_any();
-            if deployment.metadata.deletion_timestamp.is_some() {
-                let patch = json!({"metadata": {"finalizers": null}});
-                deployments.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-                played = true;
-                continue;
+            let held: Vec<String> =
+                jobs.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+            let pods: Api<Pod> = self.system();
+            for pod in pods.list(&ListParams::default()).await.unwrap() {
+                if !held.iter().any(|job| pod.labels().get("batch.kubernetes.io/job-name") == Some(job)) {
+                    pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await.unwrap();
+                    played = true;
+                }
             }
-            let replicas = deployment.spec.as_ref().unwrap().replicas.unwrap_or(1);
-            let status = deployment.status.unwrap_or_default();
-            if status.observed_generation != deployment.metadata.generation
-                || status.available_replicas.unwrap_or(0) != replicas
-            {
-                let patch = json!({"status": {
-                    "observedGeneration": deployment.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
-                    "availableReplicas": replicas, "readyReplicas": replicas,
-                }});
-                deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-                played = true;
+            let deployments: Api<Deployment> = self.partners();
+            for deployment in deployments.list(&ListParams::default()).await.unwrap() {
+                let name = deployment.name_any();
+                if deployment.metadata.deletion_timestamp.is_some() {
+                    let patch = json!({"metadata": {"finalizers": null}});
+                    deployments.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+                    played = true;
+                    continue;
+                }
+                let replicas = deployment.spec.as_ref().unwrap().replicas.unwrap_or(1);
+                let status = deployment.status.unwrap_or_default();
+                if status.observed_generation != deployment.metadata.generation
+                    || status.available_replicas.unwrap_or(0) != replicas
+                {
+                    let patch = json!({"status": {
+                        "observedGeneration": deployment.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
+                        "availableReplicas": replicas, "readyReplicas": replicas,
+                    }});
+                    deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+                    played = true;
+                }
             }
-        }
-        played
+            played
+        })
     }
 
     async fn play_job(&self, jobs: &Api<Job>, job: &Job) -> bool {
@@ -342,42 +353,47 @@ impl Stage {
     }
 
     /// Everything that bears the partner's label, by kind and name; an orphan is one that is there when it should not be.
-    pub async fn held(&self, partner: &str) -> Vec<String> {
-        async fn names<K>(api: Api<K>, kind: &str, partner: &str) -> Vec<String>
-        where
-            K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-        {
-            let params = ListParams::default().labels(&format!("federation.csc-scc.gc.ca/partner={partner}"));
-            api.list(&params)
-                .await
-                .unwrap()
-                .iter()
-                .map(|object| {
-                    let name = object.name_any().replace(&format!("-{partner}"), "-P");
-                    // Claims and Jobs are named by number, key or uid.
-                    let stem = ["slot-", "wgkey-", "csrkey-", "seed-P-", "dispose-P-"]
-                        .into_iter()
-                        .find(|stem| name.starts_with(stem));
-                    format!("{kind} {}", stem.unwrap_or(&name))
-                })
-                .collect()
-        }
-        let mut all = names::<Lease>(self.system(), "Lease", partner).await;
-        all.extend(names::<Job>(self.system(), "Job", partner).await);
-        all.extend(names::<Secret>(self.system(), "Secret", partner).await);
-        all.extend(names::<Secret>(self.partners(), "Secret", partner).await);
-        all.extend(names::<Deployment>(self.partners(), "Deployment", partner).await);
-        all.extend(names::<k8s_openapi::api::core::v1::Service>(self.partners(), "Service", partner).await);
-        all.extend(names::<ServiceAccount>(self.partners(), "ServiceAccount", partner).await);
-        all.extend(
-            names::<k8s_openapi::api::networking::v1::NetworkPolicy>(self.partners(), "NetworkPolicy", partner).await,
-        );
-        all.sort();
-        all
+    pub fn held<'a>(&'a self, partner: &'a str) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async move {
+            async fn names<K>(api: Api<K>, kind: &str, partner: &str) -> Vec<String>
+            where
+                K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+            {
+                let params = ListParams::default().labels(&format!("federation.csc-scc.gc.ca/partner={partner}"));
+                api.list(&params)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|object| {
+                        let name = object.name_any().replace(&format!("-{partner}"), "-P");
+                        // Claims and Jobs are named by number, key or uid.
+                        let stem = ["slot-", "wgkey-", "csrkey-", "seed-P-", "dispose-P-"]
+                            .into_iter()
+                            .find(|stem| name.starts_with(stem));
+                        format!("{kind} {}", stem.unwrap_or(&name))
+                    })
+                    .collect()
+            }
+            let mut all = names::<Lease>(self.system(), "Lease", partner).await;
+            all.extend(names::<Job>(self.system(), "Job", partner).await);
+            all.extend(names::<Secret>(self.system(), "Secret", partner).await);
+            all.extend(names::<Secret>(self.partners(), "Secret", partner).await);
+            all.extend(names::<Deployment>(self.partners(), "Deployment", partner).await);
+            all.extend(names::<k8s_openapi::api::core::v1::Service>(self.partners(), "Service", partner).await);
+            all.extend(names::<ServiceAccount>(self.partners(), "ServiceAccount", partner).await);
+            all.extend(
+                names::<k8s_openapi::api::networking::v1::NetworkPolicy>(self.partners(), "NetworkPolicy", partner)
+                    .await,
+            );
+            all.sort();
+            all
+        })
     }
 
-    pub async fn delete(&self, name: &str) {
-        self.partners::<PartnerConnection>().delete(name, &DeleteParams::default()).await.unwrap();
+    pub fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.partners::<PartnerConnection>().delete(name, &DeleteParams::default()).await.unwrap();
+        })
     }
 }
 
