@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 
 use crate::{
     actions::{Action, act},
+    capture::{Capture, capture_by, captured_by},
     connect::HubArgs,
     data::Data,
     day::{DayArgs, day, next_day},
@@ -31,6 +32,11 @@ struct Cli {
 enum Command {
     /// Bring the hub's schema, its view and its rights up to date.
     Migrate,
+    /// Say who writes the change log, or set it: each writer by triggers, or sync from the write-ahead log.
+    Capture {
+        /// What it is to be; only said when absent.
+        by: Option<Capture>,
+    },
     /// Fill OMS with a synthetic population.
     Generate(GenerateArgs),
     /// Play a day.
@@ -99,6 +105,15 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Migrate => {
             migrate(&mut hub).await?;
             println!("the hub is up to date");
+        }
+        Command::Capture { by } => {
+            if let Some(by) = by {
+                capture_by(&mut hub, by).await?;
+            }
+            match captured_by(&mut hub).await? {
+                Capture::Triggers => println!("changes are captured by triggers"),
+                Capture::Wal => println!("changes are captured from the write-ahead log"),
+            }
         }
         Command::Generate(args) => {
             let done = generate(&mut hub, &args).await?;

@@ -2,10 +2,11 @@
 //! reload. Touches the hub database only.
 //!
 //! Pure: [`data`], [`model`], [`file`], [`photo`], [`reference`], [`rows`]. The edges: [`connect`], [`migrate`],
-//! [`bulk`], [`generate`], [`reload`], [`actions`], [`day`], [`cli`].
+//! [`capture`], [`bulk`], [`generate`], [`reload`], [`actions`], [`day`], [`cli`].
 
 pub mod actions;
 pub mod bulk;
+pub mod capture;
 pub mod cli;
 pub mod connect;
 pub mod data;

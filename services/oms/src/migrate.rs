@@ -23,9 +23,9 @@ pub async fn migrate(hub: &mut PgConnection) -> Result<(), Error> {
     tx.execute(AssertSqlSafe(format!("CREATE OR REPLACE VIEW liaison.record AS\n{}", record_view_sql()))).await?;
     tx.execute("COMMENT ON VIEW liaison.record IS 'Every row of OMS as a record; generated from the catalogue'")
         .await?;
-    if function_exists(&mut tx, "capture").await? {
+    if function_exists(&mut tx, "capture_from").await? {
         for table in TABLES {
-            sqlx::query("SELECT liaison.capture($1::regclass, $2, $3)")
+            sqlx::query("SELECT liaison.capture_from($1::regclass, $2, $3)")
                 .bind(format!("oms.{}", table.name))
                 .bind(table.name)
                 .bind(table.offender_column())

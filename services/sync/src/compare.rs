@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     fault::{Faults, Step},
     gather::{Asker, gather},
-    hub::View,
+    hub::{Reading, View},
     partner::{Held, Ledger, Written},
     record::Hash,
     route::{Candidate, Members},
@@ -67,7 +67,7 @@ struct Found {
 #[expect(clippy::too_many_arguments, reason = "three connections, the replica, its grant, and three settings")]
 pub async fn compare(
     held: &mut Held,
-    reading: &mut Client,
+    reading: Reading<'_>,
     ledger: &Ledger,
     store: &mut Client,
     grant: &Grant,

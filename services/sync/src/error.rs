@@ -49,6 +49,12 @@ pub enum Error {
     /// Somebody on the hub holds a lock that excludes readers: an extract that truncates and loads.
     #[error("the hub's tables are locked by an extract that truncates and loads; trying again")]
     HubBusy,
+    /// The slot that the hub's changes are read from was gone, or had been moved.
+    #[error(
+        "the log of the hub's changes was lost (its slot was dropped, moved, or overtaken by max_slot_wal_keep_size): \
+             there is a new one, and every replica is compared"
+    )]
+    CaptureLost,
     /// Another holder has the lease; nothing of this batch was written.
     #[error("the lease of {partner} is held by another worker since; its epoch is no longer {epoch}")]
     Fenced {
@@ -120,6 +126,7 @@ impl Error {
             Self::Full { side: Side::Hub } => "HubFull",
             Self::Full { side: Side::Store } => "StoreFull",
             Self::HubBusy => "HubBusy",
+            Self::CaptureLost => "CaptureLost",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",

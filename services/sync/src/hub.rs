@@ -7,7 +7,10 @@ use std::{
 
 use liaison_records::{codes::Code, population::Axes};
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, IsolationLevel, Row, Transaction, types::Type};
+use tokio_postgres::{
+    Client, IsolationLevel, Row, Transaction,
+    types::{ToSql, Type},
+};
 
 use crate::{
     cursor::{Point, Snapshot},
@@ -16,6 +19,7 @@ use crate::{
     record::{Hash, Key, Names, Record},
     route::Changes,
     terms::Scope,
+    wal::Wal,
 };
 
 /// More distinct changed records than this in one cycle: comparing is cheaper, and memory stays bounded.
@@ -25,9 +29,19 @@ const CHUNK: usize = 10_000;
 /// Files that are read in one statement, with all their records.
 const FILES: usize = 1_000;
 
+/// A connection for a snapshot, and where the changes of it come from that are not in the change log yet.
+pub struct Reading<'a> {
+    /// Nothing else uses it meanwhile.
+    pub client: &'a mut Client,
+    /// Whoever reads the log.
+    pub wal: &'a Wal,
+}
+
 /// A snapshot of the hub, and the names met in it.
 pub struct View<'a> {
     tx: Transaction<'a>,
+    /// Where the log's changes come from, and up to where they are needed; `None` where triggers write them.
+    behind: Option<(&'a Wal, String)>,
     names: Names,
     /// What it shows, and when.
     pub point: Point,
@@ -53,24 +67,36 @@ fn point(row: &Row) -> Result<Point, Error> {
     })
 }
 
-/// Asks whether anything changed since `since`, in one statement and without a lock: when nothing did, what is exact at
+/// Up to where the write-ahead log has what the snapshot shows, and whether liaison.change has that too: whoever is visible
+/// had its commit in the log before.
+const LOG: &str =
+    "pg_current_wal_insert_lsn()::text AS lsn, NOT liaison.wal_has(pg_current_wal_insert_lsn()) AS behind";
+
+/// Asks whether anything changed since `since`, mostly in one statement and without a lock: when nothing did, what is exact at
 /// `since` is exact at the returned point too.
-pub async fn probe(client: &Client, since: &Snapshot) -> Result<(Point, bool), Error> {
+pub async fn probe(client: &Client, wal: &Wal, since: &Snapshot) -> Result<(Point, bool), Error> {
     let (xmax, in_progress) = xids(since);
-    let row = client
-        .query_one(
-            &format!(
-                "SELECT {NOW}, EXISTS (SELECT FROM liaison.change WHERE xid >= $1::text::xid8)
-                     OR EXISTS (SELECT FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[])) AS changed"
-            ),
-            &[&xmax, &in_progress],
+    // What is not visible at the point says nothing of it.
+    let changed = |visible: &str| {
+        format!(
+            "EXISTS (SELECT FROM liaison.change WHERE xid >= $1::text::xid8 {visible})
+                OR EXISTS (SELECT FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[]) {visible}) AS changed"
         )
-        .await
-        .hub()?;
+    };
+    let row = client.query_one(&format!("SELECT {NOW}, {LOG}, {}", changed("")), &[&xmax, &in_progress]).await.hub()?;
     let point = point(&row)?;
     // A hub that was put back to an earlier state counts its transactions anew.
-    let earlier = point.snapshot.xmax < since.xmax;
-    Ok((point, earlier || row.try_get("changed").hub()?))
+    if point.snapshot.xmax < since.xmax || row.try_get("changed").hub()? {
+        return Ok((point, true));
+    }
+    if row.try_get::<_, Option<bool>>("behind").hub()? != Some(true) {
+        return Ok((point, false));
+    }
+    let mut lane = wal.reach(row.try_get("lsn").hub()?).await?;
+    let sql = format!("SELECT {}", changed("AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)"));
+    let snapshot = point.snapshot.to_string();
+    let row = lane.client()?.query_one(&sql, &[&xmax, &in_progress, &snapshot]).await.hub()?;
+    Ok((point, row.try_get("changed").hub()?))
 }
 
 fn xids(since: &Snapshot) -> (String, Vec<String>) {
@@ -81,7 +107,7 @@ impl<'a> View<'a> {
     /// Opens snapshot S. Its first statement locks the view's tables: TRUNCATE is not MVCC-safe, and a snapshot older than
     /// one sees the table empty. The wait for the locks is short, so that an extract is never made to wait for us long,
     /// nor chosen as the victim of a deadlock.
-    pub async fn open(client: &'a mut Client) -> Result<Self, Error> {
+    pub async fn open(Reading { client, wal }: Reading<'a>) -> Result<Self, Error> {
         let tx = client
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
@@ -98,7 +124,7 @@ impl<'a> View<'a> {
         let row = tx
             .query_one(
                 &format!(
-                    "SELECT {NOW}, {IDENTITY} AS identity, (SELECT xid::text FROM liaison.change_horizon) AS horizon"
+                    "SELECT {NOW}, {LOG}, {IDENTITY} AS identity, (SELECT xid::text FROM liaison.change_horizon) AS horizon"
                 ),
                 &[],
             )
@@ -106,7 +132,12 @@ impl<'a> View<'a> {
             .hub()?;
         let horizon = row.try_get::<_, &str>("horizon").hub()?;
         let horizon = horizon.parse().map_err(|_| Error::Corrupt("liaison.change_horizon cannot be read".into()))?;
-        Ok(Self { point: point(&row)?, identity: row.try_get("identity").hub()?, horizon, names: Names::default(), tx })
+        let behind = match row.try_get::<_, Option<bool>>("behind").hub()? {
+            Some(true) => Some((wal, row.try_get("lsn").hub()?)),
+            _ => None,
+        };
+        let identity = row.try_get("identity").hub()?;
+        Ok(Self { point: point(&row)?, identity, horizon, names: Names::default(), behind, tx })
     }
 
     /// Lets the snapshot go.
@@ -118,36 +149,47 @@ impl<'a> View<'a> {
     pub async fn counts(&self, from: &[u64]) -> Result<Vec<i64>, Error> {
         let from: Vec<String> = from.iter().map(u64::to_string).collect();
         let rows = self
-            .tx
-            .query_typed(
+            .of_log(
                 "SELECT coalesce(sum(rows) OVER (ORDER BY n DESC), 0)::bigint FROM (
                      SELECT n, (SELECT count(*) FROM liaison.change WHERE xid >= f::xid8 AND xid < coalesce(t, '18446744073709551615')::xid8)
                      FROM (SELECT n, f, lead(f) OVER (ORDER BY n) AS t FROM unnest($1) WITH ORDINALITY AS u (f, n)) g
                  ) c (n, rows) ORDER BY n",
                 &[(&from, Type::TEXT_ARRAY)],
             )
-            .await
-            .hub()?;
+            .await?;
         rows.iter().map(|row| row.try_get(0).hub()).collect()
+    }
+
+    /// Asks about the change log: in the snapshot itself, where the snapshot has all of it, else after it has been brought up to
+    /// there, with what came later left to the statement.
+    async fn of_log(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        match &self.behind {
+            None => self.tx.query_typed(sql, parameters).await.hub(),
+            Some((wal, lsn)) => wal.reach(lsn).await?.client()?.query_typed(sql, parameters).await.hub(),
+        }
     }
 
     /// The changes that `since` does not have and S has: two index ranges, however long some transaction stays open.
     pub async fn changes(&mut self, since: &Snapshot) -> Result<Changes, Error> {
         let (xmax, in_progress) = xids(since);
         let limit = i64::try_from(MOST_CHANGES + 1).unwrap_or(i64::MAX);
-        let rows = self
-            .tx
-            .query(
-                "SELECT DISTINCT tbl, id, offender FROM (
-                     SELECT tbl, id, offender FROM liaison.change WHERE xid >= $1::text::xid8
-                     UNION ALL
-                     SELECT tbl, id, offender FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[])) c
-                 LIMIT $3",
-                &[&xmax, &in_progress, &limit],
-            )
-            .await
-            .hub()?;
-        let mut changes = Changes { overflow: rows.len() > MOST_CHANGES, ..Changes::default() };
+        let visible = if self.behind.is_some() { "WHERE pg_visible_in_snapshot(xid, $4::pg_snapshot)" } else { "" };
+        let sql = format!(
+            "SELECT DISTINCT tbl, id, offender FROM (
+                 SELECT xid, tbl, id, offender FROM liaison.change WHERE xid >= $1::xid8
+                 UNION ALL
+                 SELECT xid, tbl, id, offender FROM liaison.change WHERE xid = ANY ($2::xid8[])) c
+             {visible} LIMIT $3"
+        );
+        let snapshot = self.point.snapshot.to_string();
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&xmax, Type::TEXT), (&in_progress, Type::TEXT_ARRAY), (&limit, Type::INT8)];
+        if self.behind.is_some() {
+            parameters.push((&snapshot, Type::TEXT));
+        }
+        let rows = self.of_log(&sql, &parameters).await?;
+        let overflow = rows.len() > MOST_CHANGES || self.trimmed(since).await?;
+        let mut changes = Changes { overflow, ..Changes::default() };
         for row in &rows {
             let table: &str = row.try_get(0).hub()?;
             match row.try_get::<_, Option<i64>>(1).hub()? {
@@ -158,6 +200,16 @@ impl<'a> View<'a> {
             }
         }
         Ok(changes)
+    }
+
+    /// Whether rows that `since` does not have were deleted after S, and so before the change log was asked.
+    async fn trimmed(&self, since: &Snapshot) -> Result<bool, Error> {
+        if self.behind.is_none() {
+            return Ok(false);
+        }
+        let xmin = since.xmin.to_string();
+        let rows = self.of_log("SELECT xid > $1::xid8 FROM liaison.change_horizon", &[(&xmin, Type::TEXT)]).await?;
+        rows.first().map_or(Ok(false), |row| row.try_get(0).hub())
     }
 
     /// The axes of those of `files` that exist. A file with a code that is not in the lists has none: it is shared with

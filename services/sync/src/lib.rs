@@ -1,14 +1,11 @@
 //! liaison-sync: the only process that opens both the hub and a replica.
 //!
 //! `serve` keeps every partner's replica equal to its scope; the Jobs `seed` and `dispose` make and remove one, `verify`
-//! shows that it is what it ought to be. The
-//! algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
+//! shows that it is what it ought to be. The algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
 //!
 //! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`cover`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
-//! [`hub_ledger`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
-//! [`worker`], [`verify`]. Kubernetes:
-//! [`desired`], [`serve`], [`backlog`],
-//! [`progress`]. The Jobs: [`seed`], [`dispose`].
+//! [`wal`], [`hub_ledger`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
+//! [`worker`], [`verify`]. Kubernetes: [`desired`], [`serve`], [`backlog`], [`progress`]. The Jobs: [`seed`], [`dispose`].
 
 pub mod account;
 mod apply;
@@ -50,4 +47,5 @@ pub mod telemetry;
 pub mod terms;
 mod together;
 pub mod verify;
+pub mod wal;
 pub mod worker;

@@ -20,6 +20,7 @@ use crate::{
     cursor::{ALL, Cursor},
     error::{Error, Of},
     fault::{Faults, Step},
+    hub::Reading,
     partner::Held,
     quote::{ident, literal},
     replica::Share,
@@ -136,7 +137,7 @@ pub(crate) async fn step(
         let mut beside = held.beside(cursor);
         let compared = compare(
             &mut beside,
-            reading.client()?,
+            Reading { client: reading.client()?, wal: &context.wal },
             &context.ledger_bulk,
             store,
             &grant,

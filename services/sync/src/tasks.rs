@@ -17,11 +17,13 @@ use crate::{
     delta::{Delta, Source, cores, keys},
     error::{Error, Side},
     fault::{Faults, Step},
+    hub::Reading,
     hub_ledger::Claim,
     partner::{self, Held, Ledger, Written},
     route::Want,
     terms::{Grant, Terms},
     verify::desk::Desk,
+    wal::Wal,
 };
 
 const BULK: usize = 2;
@@ -31,6 +33,8 @@ const BULK: usize = 2;
 pub struct Context {
     /// Snapshots and the probe.
     pub(crate) reading: Lanes,
+    /// The change log, where it is read from the write-ahead log.
+    pub(crate) wal: Wal,
     /// Leases.
     pub(crate) leases: Lanes,
     /// The ledger.
@@ -56,6 +60,7 @@ impl Context {
     pub fn new(hub: &Target, store: &Target, holder: &str, budget: Budget, faults: Faults) -> Self {
         Self {
             reading: Lanes::new(hub.clone(), 1),
+            wal: Wal::new(hub),
             leases: Lanes::new(hub.clone(), 4),
             ledger: Ledger::new(hub),
             comparing: Lanes::new(hub.clone(), BULK),
@@ -157,7 +162,7 @@ pub(crate) async fn run_compare(
     let result = async {
         compare(
             &mut held,
-            reading.client()?,
+            Reading { client: reading.client()?, wal: &context.wal },
             &context.ledger_bulk,
             store.client()?,
             grant,

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Of},
     fault::Step,
     gather::{Asker, gather},
-    hub::View,
+    hub::{Reading, View},
     partner::{Held, Written},
     route::{Candidate, Members},
     tasks::{Context, Finished},
@@ -97,7 +97,7 @@ async fn compare(
         Ok(connections) => connections,
         Err(error) => return failed(back, error),
     };
-    let mut view = match View::open(&mut reading).await {
+    let mut view = match View::open(Reading { client: &mut reading, wal: &context.wal }).await {
         Ok(view) => view,
         Err(Error::HubBusy) => {
             let _ = back.send(Ok(finished(held, None)));

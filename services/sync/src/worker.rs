@@ -18,7 +18,7 @@ use crate::{
     delta::Source,
     error::{Error, Side},
     gather::{Asker, gather},
-    hub::{self, View},
+    hub::{self, Reading, View},
     hub_ledger,
     partner::{Held, Written},
     rebuild,
@@ -566,10 +566,11 @@ impl Worker {
         client: &mut tokio_postgres::Client,
         ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)>,
     ) -> Result<bool, Error> {
+        let context = self.context.clone();
         if let Some(last) = &self.last
             && ready.iter().all(|(_, _, _, since, _)| *since == last.snapshot)
         {
-            let (point, changed) = hub::probe(client, &last.snapshot).await?;
+            let (point, changed) = hub::probe(client, &context.wal, &last.snapshot).await?;
             if !changed {
                 for (partner, ..) in &ready {
                     self.exact(partner, &point);
@@ -579,7 +580,7 @@ impl Worker {
             }
         }
         self.pace.begin();
-        let mut view = View::open(client).await?;
+        let mut view = View::open(Reading { client, wal: &context.wal }).await?;
         let (point, identity) = (view.point.clone(), view.identity.clone());
         let horizon = view.horizon;
         let (usable, unusable): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(partner, ..)| {

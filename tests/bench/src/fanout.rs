@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use liaison_oms::capture::Capture;
 
 use crate::{
     cluster::{Cluster, SETTINGS},
@@ -45,6 +46,9 @@ pub struct FanoutArgs {
     /// Offender files, in the published proportions.
     #[arg(long, env = "FILES", default_value_t = 147_000)]
     pub files: u32,
+    /// How Liaison's hub captures changes.
+    #[arg(long, env = "CAPTURE", value_enum, default_value = "wal")]
+    pub capture: Capture,
     /// Where the servers' files go meanwhile: about 20 GB at the full size.
     #[arg(long, env = "BENCH_DIR", default_value = "/tmp")]
     pub directory: std::path::PathBuf,
@@ -145,6 +149,7 @@ fn machine(args: &FanoutArgs) -> Result<Vec<(String, String)>> {
     let mut facts = vec![
         ("files".to_owned(), args.files.to_string()),
         ("transactions of a load".to_owned(), args.transactions.to_string()),
+        ("capture on Liaison's hub".to_owned(), format!("{:?}", args.capture).to_lowercase()),
         ("server".to_owned(), run(&postgres.to_string_lossy(), &["--version"])?.trim().to_owned()),
         ("processor".to_owned(), first("sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1")),
         ("cores".to_owned(), first("nproc")),
@@ -193,7 +198,8 @@ impl<'a> Run<'a> {
         client.batch_execute("DROP SCHEMA liaison CASCADE").await?;
         let files = Files::read(&client).await?;
         println!("{} files", files.count());
-        let liaison = if args.side("liaison") { Some(Liaison::start(template, root).await?) } else { None };
+        let liaison =
+            if args.side("liaison") { Some(Liaison::start(template, root, args.capture).await?) } else { None };
         let native = if args.side("native") {
             Some(say("scope keys and replica identities for the native side", Native::start(template, root)).await?)
         } else {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, process::Stdio};
 
+use liaison_oms::capture::{Capture, capture_url};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -40,11 +41,12 @@ pub struct Sync {
 
 impl Liaison {
     /// Starts both; the hub is a copy of `template`.
-    pub async fn start(template: &Cluster, root: &Path) -> Result<Self> {
+    pub async fn start(template: &Cluster, root: &Path, capture: Capture) -> Result<Self> {
         let mut hub = Cluster::copy_of(template, root, "hub")?;
         let mut store = Cluster::init(root, "store")?;
         hub.start().await?;
         store.start().await?;
+        capture_url(&hub.url("postgres", "oms"), capture).await.map_err(|e| Error::said(e.to_string()))?;
         hub.client("oms").await?.batch_execute(&format!("ALTER ROLE {SYNC} LOGIN")).await?;
         store.client("postgres").await?.batch_execute(&format!("CREATE ROLE {SYNC} LOGIN CREATEROLE")).await?;
         Ok(Self { hub, store })

@@ -275,6 +275,10 @@ pub enum Action {
     Restart { small: bool },
     /// The change log is trimmed.
     Trim,
+    /// Changes are captured the other way from here on: by triggers, or from the write-ahead log.
+    SwitchCapture,
+    /// The slot that the log is read from is dropped, or moved over what was not read yet.
+    LoseSlot { before: Transaction, moved: bool },
     /// A backup of the hub is made.
     BackUpHub,
     /// The hub is restored from it.
@@ -296,7 +300,8 @@ impl Action {
             0..520 => Self::Transact(Transaction::draw(rng)),
             520..780 => Self::Sync,
             780..840 => Self::Edit { partner, want: Want::draw(rng) },
-            840..865 => Self::OpenLate { file: rng.random_range(LATE), place: PLACES.choose(rng).unwrap() },
+            840..846 => Self::SwitchCapture,
+            846..865 => Self::OpenLate { file: rng.random_range(LATE), place: PLACES.choose(rng).unwrap() },
             865..890 => Self::EndLate { commit: rng.random_range(0..4) > 0 },
             890..950 => {
                 let step = *if rng.random_range(0..2) == 0 { STEPS.choose(rng) } else { late.choose(rng) }.unwrap();
@@ -321,7 +326,8 @@ impl Action {
                 Self::NarrowDuring { partner, step, before: Transaction::draw(rng), then: Want::draw(rng) }
             }
             978..984 => Self::Restart { small: rng.random_range(0..2) == 0 },
-            984..988 => Self::Trim,
+            984..987 => Self::Trim,
+            987 => Self::LoseSlot { before: Transaction::draw(rng), moved: rng.random_range(0..2) == 0 },
             988..991 => Self::BackUpReplica { partner },
             991..994 => Self::RestoreReplica { partner },
             994..995 => Self::Dispose { partner, want: Want::draw(rng) },

@@ -28,7 +28,7 @@ use crate::support::{World, file_sql, now, population, terms};
 pub type Coverage = BTreeMap<&'static str, u64>;
 
 /// What a run must meet: none of these may be zero.
-pub const MUST_MEET: [&str; 34] = [
+pub const MUST_MEET: [&str; 37] = [
     "enter and leave in one transaction",
     "cascade",
     "key reuse",
@@ -60,6 +60,9 @@ pub const MUST_MEET: [&str; 34] = [
     "lease lost between 5 and 6",
     "fill in many batches",
     "change log trimmed",
+    "captured from the log",
+    "captured by triggers again",
+    "slot of the log lost",
     "hub restored, and its ledger behind",
     "replica restored, and behind the ledger",
     "lease taken by another",
@@ -218,6 +221,8 @@ impl Machine {
                     }
                 }
             }
+            Action::SwitchCapture => self.switch_capture().await,
+            Action::LoseSlot { before, moved } => return self.lose_slot(before, *moved).await,
             Action::BackUpHub => return self.back_up_hub().await,
             Action::RestoreHub => return self.restore_hub().await,
             Action::BackUpReplica { partner } => self.copy_replica(*partner, false).await,
@@ -267,6 +272,35 @@ impl Machine {
         }
     }
 
+    /// Not while a transaction is open: a slot's beginning waits for it.
+    async fn switch_capture(&mut self) {
+        if self.late.is_some() {
+            return;
+        }
+        let to_log = !self.from_log().await;
+        self.world.capture_from_the_log(to_log).await;
+        self.met(if to_log { "captured from the log" } else { "captured by triggers again" });
+    }
+
+    async fn from_log(&self) -> bool {
+        self.world.hub.query_one("SELECT EXISTS (SELECT FROM liaison.wal_position)", &[]).await.unwrap().get(0)
+    }
+
+    async fn lose_slot(&mut self, before: &Transaction, moved: bool) -> Result<(), Violation> {
+        if self.late.is_some() || !self.from_log().await {
+            return Ok(());
+        }
+        self.transact(before).await;
+        self.world
+            .execute(if moved {
+                "SELECT pg_replication_slot_advance(liaison.wal_slot(), pg_current_wal_flush_lsn())"
+            } else {
+                "SELECT pg_drop_replication_slot(liaison.wal_slot())"
+            })
+            .await;
+        self.sync().await
+    }
+
     fn edit(&mut self, partner: usize, want: &Want) {
         let partner = &mut self.partners[partner];
         let after = granted(&partner.grant, want);
@@ -280,7 +314,11 @@ impl Machine {
     /// Brings everybody up to date, and checks everything.
     async fn sync(&mut self) -> Result<(), Violation> {
         let mut worker = self.take_worker();
-        let result = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+        let mut result = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+        if matches!(result, Ok(Err((_, "CaptureLost", _)))) {
+            self.met("slot of the log lost");
+            result = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+        }
         match result {
             Err(_) => return violation("I8", "it did not converge within a minute"),
             Ok(Err((partner, reason, message))) => return violation("I8", format!("{partner}: {reason}: {message}")),

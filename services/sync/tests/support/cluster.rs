@@ -141,7 +141,7 @@ impl Cluster {
             "full_page_writes=off",
             "shared_buffers=32MB",
             "max_connections=60",
-            "wal_level=replica",
+            "wal_level=logical",
             "wal_keep_size=64MB",
         ] {
             command.args(["-c", setting]);

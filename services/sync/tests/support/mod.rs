@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use liaison_oms::capture::Capture;
 use liaison_records::{codes::Code, codes::FieldGroup, names::PartnerName, population::Population};
 use liaison_sync::{
     compare::Budget,
@@ -94,9 +95,9 @@ UNION ALL SELECT offender, 'photograph', 'photograph', id,
 UNION ALL SELECT offender, 'sentence', 'sentence', id, jsonb_build_object('lengthDays', length_days) FROM oms.sentence
 UNION ALL SELECT offender, 'victims', 'victim', id, jsonb_build_object('note', note) FROM oms.victim
 UNION ALL SELECT NULL::bigint, 'supervision', 'office', id, jsonb_build_object('nameEn', name_en) FROM oms.office;
-SELECT liaison.capture('oms.offender', 'offender', 'id'), liaison.capture('oms.alias', 'alias', 'offender'),
-    liaison.capture('oms.photograph', 'photograph', 'offender'), liaison.capture('oms.sentence', 'sentence', 'offender'),
-    liaison.capture('oms.office', 'office', NULL), liaison.capture('oms.victim', 'victim', 'offender');
+SELECT liaison.capture_from('oms.offender', 'offender', 'id'), liaison.capture_from('oms.alias', 'alias', 'offender'),
+    liaison.capture_from('oms.photograph', 'photograph', 'offender'), liaison.capture_from('oms.sentence', 'sentence', 'offender'),
+    liaison.capture_from('oms.office', 'office', NULL), liaison.capture_from('oms.victim', 'victim', 'offender');
 ";
 
 impl World {
@@ -123,6 +124,7 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0111_liaison_retention.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0120_liaison_verification.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0160_liaison_wal_capture.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
         Self {
@@ -135,6 +137,12 @@ impl World {
             partners: Vec::new(),
             name,
         }
+    }
+
+    /// From here on changes are read from the hub's write-ahead log, or written by triggers.
+    pub async fn capture_from_the_log(&self, log: bool) {
+        let by = if log { Capture::Wal } else { Capture::Triggers };
+        liaison_oms::capture::capture_url(&self.hub_url, by).await.unwrap();
     }
 
     /// Connects again to servers that were away.

@@ -1,0 +1,64 @@
+//! The hub's change log where it is read from the write-ahead log: before a snapshot's changes are asked for, `liaison.change`
+//! is brought up to that snapshot. Who captures by triggers needs nothing of this.
+
+use tokio_postgres::{Client, types::Type};
+
+use crate::{
+    connect::{Lane, Lanes, Target},
+    error::{Error, Of},
+};
+
+/// Messages that are read at once.
+const MOST: i32 = 100_000;
+
+/// A connection of its own: what it brings is committed while the snapshot that asked for it is held.
+#[derive(Debug)]
+pub struct Wal {
+    lanes: Lanes,
+}
+
+impl Wal {
+    /// Not connected yet.
+    pub fn new(hub: &Target) -> Self {
+        Self { lanes: Lanes::new(hub.clone(), 1) }
+    }
+
+    /// Returns once `liaison.change` has everything that was committed before `upto`, with a connection that sees it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CaptureLost`] when the slot was gone, or moved by somebody else. Then there is a new one, and a later snapshot
+    /// shows that everything may have changed; no snapshot taken before this may be followed.
+    pub(crate) async fn reach(&self, upto: &str) -> Result<Lane<'_>, Error> {
+        let mut lane = self.lanes.lane("").await?;
+        let reached = drain(lane.client()?, upto).await;
+        if let Err(error) = reached {
+            lane.discard();
+            return Err(error);
+        }
+        Ok(lane)
+    }
+}
+
+async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
+    loop {
+        let row = hub
+            .query_typed("SELECT liaison.wal_drain($1::pg_lsn, $2)", &[(&upto, Type::TEXT), (&MOST, Type::INT4)])
+            .await
+            .hub()?;
+        let state: &str = row.first().map(|row| row.try_get(0).hub()).transpose()?.unwrap_or("");
+        match state {
+            "lost" => {
+                tracing::warn!("the slot that the hub's changes are read from is gone: a new one, and all is compared");
+                hub.batch_execute("SELECT liaison.wal_renew()").await.hub()?;
+                hub.batch_execute("SELECT liaison.wal_everything()").await.hub()?;
+                return Err(Error::CaptureLost);
+            }
+            "complete" => {
+                hub.batch_execute("SELECT liaison.wal_release()").await.hub()?;
+                return Ok(());
+            }
+            _ => hub.batch_execute("SELECT liaison.wal_release()").await.hub()?,
+        }
+    }
+}
