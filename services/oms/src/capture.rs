@@ -15,7 +15,7 @@ pub enum Capture {
 }
 
 /// Messages that are read from the log at once.
-const MOST: i32 = 100_000;
+const MOST: i32 = 1_000_000;
 
 /// How it is now.
 pub async fn captured_by(hub: &mut PgConnection) -> Result<Capture, Error> {

@@ -28,7 +28,10 @@ pub async fn remember(tx: &Transaction<'_>, entries: impl Iterator<Item = &Entry
     }
     tx.execute_typed(
         "INSERT INTO liaison.disclosed_number (fps, offender)
-         SELECT fps, id FROM oms.offender WHERE id = ANY ($1) ORDER BY fps ON CONFLICT DO NOTHING",
+         SELECT o.fps, o.id FROM oms.offender o
+         WHERE o.id = ANY ($1) AND NOT EXISTS (
+             SELECT FROM liaison.disclosed_number d WHERE d.fps = o.fps AND d.offender = o.id)
+         ORDER BY o.fps ON CONFLICT DO NOTHING",
         &[(&files, Type::INT8_ARRAY)],
     )
     .await

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Messages that are read at once.
-const MOST: i32 = 100_000;
+const MOST: i32 = 1_000_000;
 
 /// A connection of its own: what it brings is committed while the snapshot that asked for it is held.
 #[derive(Debug)]
