@@ -75,8 +75,10 @@ $$;
 CREATE FUNCTION liaison.wal_drain(upto pg_lsn, most integer) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    -- Above so many rows of a table in one transaction the log says "everything", as the triggers do.
+    -- Above so many rows of a table in one transaction the log says "everything", as the triggers do. It is looked for
+    -- where so much was read at once that it pays: a nightly reload.
     bulk CONSTANT integer := 50000;
+    much CONSTANT integer := 500000;
     reached pg_lsn;
     slot name := liaison.wal_slot();
     next_xid bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
@@ -121,10 +123,11 @@ BEGIN
                     WHEN offender_column = 'id' THEN id
                     WHEN get_byte(data, o) = 116
                     THEN convert_from(substring(data FROM o + 6 FOR get_byte(data, o + 4)), 'UTF8')::bigint END
-        FROM keyed
-        RETURNING xid)
-    SELECT count(*), max(lsn), (SELECT min(xid) FROM written) INTO decoded, last, oldest FROM message;
-    IF decoded > bulk THEN
+        FROM keyed)
+    SELECT count(*), max(lsn),
+           (min(next_xid - ((next_xid - xid::text::bigint) & 4294967295)) FILTER (WHERE kind = 66))::text::xid8
+      INTO decoded, last, oldest FROM message;
+    IF decoded > much THEN
         WITH large AS (
             SELECT c.xid, c.tbl FROM liaison.change c WHERE c.xid >= oldest AND c.id IS NOT NULL
             GROUP BY c.xid, c.tbl HAVING count(*) > bulk),

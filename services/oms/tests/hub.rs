@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use liaison_oms::{
     actions::{Action, act},
+    capture::{Capture, capture_by, captured_by},
     connect::{PgDate, from_url},
     data::Data,
     day::{DayArgs, day},
@@ -254,6 +255,36 @@ async fn a_day_plays_every_kind_and_leaves_a_trace() {
     assert_eq!(as_of.to_string(), "2026-11-04");
     let stray = "SELECT count(*) FROM oms.offender o WHERE (custody = 'Community') <> (release_type IS NOT NULL) AND custody <> 'Incarcerated'";
     assert_eq!(one::<i64>(&mut hub, stray).await, 0);
+}
+
+#[tokio::test]
+async fn capture_goes_from_triggers_to_the_log_and_back() {
+    let (mut hub, _) = filled("capture").await;
+    let ways = async |hub: &mut PgConnection| -> (i64, i64, i64) {
+        let triggers =
+            "SELECT count(*) FROM pg_trigger WHERE tgname IN ('liaison_capture_insert', 'liaison_capture_update')";
+        let published = "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'liaison_capture'";
+        let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+        (one(hub, triggers).await, one(hub, published).await, one(hub, slots).await)
+    };
+    let all = i64::try_from(TABLES.len()).unwrap();
+    assert_eq!(ways(&mut hub).await, (2 * all, 0, 0));
+    for _ in 0..2 {
+        capture_by(&mut hub, Capture::Wal).await.unwrap();
+        // Migrating again, as every upgrade does, leaves it as it is.
+        migrate(&mut hub).await.unwrap();
+        assert_eq!(captured_by(&mut hub).await.unwrap(), Capture::Wal);
+        assert_eq!(ways(&mut hub).await, (0, all, 1));
+    }
+    hub.execute("DELETE FROM liaison.change").await.unwrap();
+    hub.execute("UPDATE oms.offender SET weight_kg = 81 WHERE id = 150").await.unwrap();
+    assert_eq!(one::<i64>(&mut hub, "SELECT count(*) FROM liaison.change").await, 0, "nothing for the writer to do");
+    capture_by(&mut hub, Capture::Triggers).await.unwrap();
+    assert_eq!(ways(&mut hub).await, (2 * all, 0, 0));
+    let left = "SELECT count(*) FROM liaison.change WHERE tbl = 'offender' AND id = 150 AND offender = 150";
+    assert_eq!(one::<i64>(&mut hub, left).await, 1, "what stood in the log only is taken over");
+    hub.execute("UPDATE oms.offender SET weight_kg = 82 WHERE id = 150").await.unwrap();
+    assert_eq!(one::<i64>(&mut hub, left).await, 2);
 }
 
 #[tokio::test]

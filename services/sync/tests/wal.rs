@@ -1,0 +1,144 @@
+//! Capture from the write-ahead log: it writes the change log that triggers write, and nobody misses what comes after a snapshot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use liaison_sync::{
+    compare::Budget,
+    cursor::Snapshot,
+    fault::Faults,
+    hub::{Reading, View, probe},
+    wal::Wal,
+};
+use support::{World, now, terms};
+
+const ALL_GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
+const VANCOUVER: &str = r#"{"anyOf":[{"municipalities":["5915022"]}]}"#;
+
+async fn log(world: &World) -> BTreeSet<(String, String, Option<i64>, Option<i64>)> {
+    let rows = world.hub.query("SELECT xid::text, tbl, id, offender FROM liaison.change", &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
+}
+
+async fn end(world: &World) -> String {
+    world.hub.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_what_the_triggers_say() {
+    let world = World::new("walsame").await;
+    world.capture_from_the_log(true).await;
+    // Both for a moment, as in a change from one to the other.
+    world.execute("SELECT liaison.capture(rel::regclass, name, offender_column) FROM liaison.captured").await;
+    world.execute("TRUNCATE liaison.change").await;
+    for id in 1..=20 {
+        world.file(id, "5915022", 3).await;
+    }
+    world
+        .execute(
+            "BEGIN; UPDATE oms.sentence SET length_days = id WHERE offender % 2 = 0; SAVEPOINT s;
+             UPDATE oms.alias SET surname = 'never'; ROLLBACK TO s; SAVEPOINT t;
+             UPDATE oms.alias SET surname = repeat('long ', 2000) WHERE offender = 3; COMMIT",
+        )
+        .await;
+    world.execute("INSERT INTO oms.office VALUES (7, 'Office 7'); UPDATE oms.office SET name_en = 'Seven'").await;
+    world.execute("BEGIN; UPDATE oms.offender SET status = 'Suspended'; ROLLBACK").await;
+    // A new number: its old one comes from a trigger either way.
+    world.execute("UPDATE oms.sentence SET id = id + 100000 WHERE offender = 4").await;
+    let by_triggers = log(&world).await;
+    world.execute("TRUNCATE liaison.change").await;
+    let mut reached = 0;
+    // A few messages at once, whole transactions each time.
+    loop {
+        let state: String = world
+            .hub
+            .query_one("SELECT liaison.wal_drain($1::text::pg_lsn, 7)", &[&end(&world).await])
+            .await
+            .unwrap()
+            .get(0);
+        world.execute("SELECT liaison.wal_release()").await;
+        reached += 1;
+        if state == "complete" {
+            break;
+        }
+    }
+    assert!(reached > 20, "{reached} calls");
+    let by_log = log(&world).await;
+    let renamed = |rows: &BTreeSet<_>| {
+        let old = |row: &&(String, String, Option<i64>, Option<i64>)| {
+            row.1 == "sentence" && row.3 == Some(4) && row.2.is_some_and(|id| id < 100_000)
+        };
+        rows.iter().filter(old).count()
+    };
+    assert!(renamed(&by_triggers) > renamed(&by_log), "the log names no old numbers");
+    let missing: Vec<_> = by_triggers.difference(&by_log).filter(|row| row.3 != Some(4)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(by_log.is_subset(&by_triggers), "{:?}", by_log.difference(&by_triggers).collect::<Vec<_>>());
+    world.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_after_a_snapshot_waits_for_the_next() {
+    let world = World::new("wallater").await;
+    world.capture_from_the_log(true).await;
+    world.file(1, "5915022", 1).await;
+    let wal = Wal::new(&world.hub_target);
+    let mut client = world.hub_target.connect().await.unwrap();
+    let since: Snapshot = {
+        let view = View::open(Reading { client: &mut client, wal: &wal }).await.unwrap();
+        let since = view.point.snapshot.clone();
+        view.close().await.unwrap();
+        since
+    };
+    assert!(!probe(&client, &wal, &since).await.unwrap().1, "nothing came after it");
+    let open = world.hub_target.connect().await.unwrap();
+    open.batch_execute("BEGIN; UPDATE oms.alias SET surname = 'Open'").await.unwrap();
+    world.execute("UPDATE oms.sentence SET length_days = 2").await;
+    assert!(probe(&client, &wal, &since).await.unwrap().1);
+    let mut view = View::open(Reading { client: &mut client, wal: &wal }).await.unwrap();
+    let point = view.point.snapshot.clone();
+    // Visible to whoever reads the log from here on, and not in the snapshot.
+    open.batch_execute("COMMIT").await.unwrap();
+    world.execute("UPDATE oms.photograph SET taken_on = '2026-01-02'").await;
+    let tables = |changes: liaison_sync::route::Changes| -> BTreeSet<String> {
+        changes.rows.iter().map(|((table, _), _)| table.to_string()).collect()
+    };
+    assert_eq!(tables(view.changes(&since).await.unwrap()), BTreeSet::from(["sentence".to_owned()]));
+    view.close().await.unwrap();
+    let mut view = View::open(Reading { client: &mut client, wal: &wal }).await.unwrap();
+    let next = tables(view.changes(&point).await.unwrap());
+    assert_eq!(next, BTreeSet::from(["alias".to_owned(), "photograph".to_owned()]));
+    view.close().await.unwrap();
+    drop((client, wal, open));
+    world.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_lost_is_noticed_before_anything_is_called_exact() {
+    let mut world = World::new("wallost").await;
+    world.capture_from_the_log(true).await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    for lose in [
+        "SELECT pg_drop_replication_slot(liaison.wal_slot())",
+        "SELECT pg_replication_slot_advance(liaison.wal_slot(), pg_current_wal_flush_lsn())",
+    ] {
+        world.execute("UPDATE oms.sentence SET length_days = length_days + 1").await;
+        world.execute(lose).await;
+        let before = worker.standings(now())[&partner].exact_at_millis;
+        let (_, reason, message) = worker.converge(now()).await.unwrap_err();
+        assert_eq!(reason, "CaptureLost", "{message}");
+        assert_eq!(worker.standings(now())[&partner].exact_at_millis, before, "nothing is exact as of later");
+        worker.converge(now()).await.unwrap();
+        world.check_i1(&terms).await;
+    }
+    drop(worker);
+    world.drop().await;
+}
