@@ -28,6 +28,17 @@ BEGIN
     INSERT INTO liaison.captured AS c VALUES (tbl, capture_from.name, capture_from.offender_column)
         ON CONFLICT (rel) DO UPDATE SET name = EXCLUDED.name, offender_column = EXCLUDED.offender_column;
     PERFORM liaison.capture(tbl, name, offender_column);
+    -- A trigger's condition is compiled anew for each statement, which is most of what a trigger costs that does not run: where
+    -- only a statement that names the columns can change them, the statement is looked at first.
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tbl AND NOT tgisinternal AND tgtype & 19 = 19) THEN
+        EXECUTE format('DROP TRIGGER liaison_capture_moved ON %1$s;
+            CREATE TRIGGER liaison_capture_moved AFTER UPDATE OF %2$s ON %1$s FOR EACH ROW WHEN (%3$s)
+                EXECUTE FUNCTION liaison.%4$I();
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER liaison_capture_moved',
+            tbl, columns,
+            (SELECT string_agg(format('OLD.%1$s IS DISTINCT FROM NEW.%1$s', c), ' OR ') FROM unnest(string_to_array(columns, ', ')) c),
+            'capture_moved_' || name);
+    END IF;
     IF NOT EXISTS (SELECT FROM liaison.wal_position) THEN
         RETURN;
     END IF;

@@ -19,7 +19,13 @@ pub async fn migrate(hub: &mut PgConnection) -> Result<(), Error> {
     MIGRATOR.run(&mut *hub).await?;
     let mut tx = hub.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await?;
-    // A view whose branches changed type cannot be replaced; ours are of one shape for good.
+    // A view whose columns change type cannot be replaced: before it was text, the body was a `jsonb`.
+    tx.execute(
+        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('liaison.record')
+                                AND attname = 'body' AND atttypid = 'jsonb'::regtype)
+                     THEN DROP VIEW liaison.record; END IF; END $$",
+    )
+    .await?;
     tx.execute(AssertSqlSafe(format!("CREATE OR REPLACE VIEW liaison.record AS\n{}", record_view_sql()))).await?;
     tx.execute("COMMENT ON VIEW liaison.record IS 'Every row of OMS as a record; generated from the catalogue'")
         .await?;

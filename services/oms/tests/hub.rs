@@ -258,6 +258,21 @@ async fn a_day_plays_every_kind_and_leaves_a_trace() {
 }
 
 #[tokio::test]
+async fn a_body_is_the_text_of_its_jsonb() {
+    let (mut hub, _) = filled("bodies").await;
+    // What must be escaped, and what is empty.
+    hub.execute(
+        "UPDATE oms.offender SET surname = E'O\"Neil\\\\ \\t\\u0001 é \\u2028 </b>', given = '' WHERE id = 150",
+    )
+    .await
+    .unwrap();
+    let tables: i64 =
+        one(&mut hub, "SELECT count(DISTINCT tbl) FROM liaison.record WHERE body = body::jsonb::text").await;
+    assert_eq!(usize::try_from(tables).unwrap(), TABLES.len());
+    assert_eq!(one::<i64>(&mut hub, "SELECT count(*) FROM liaison.record WHERE body <> body::jsonb::text").await, 0);
+}
+
+#[tokio::test]
 async fn capture_goes_from_triggers_to_the_log_and_back() {
     let (mut hub, _) = filled("capture").await;
     let ways = async |hub: &mut PgConnection| -> (i64, i64, i64) {
