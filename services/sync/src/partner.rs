@@ -232,14 +232,15 @@ impl Held {
 
     /// Fences reads before a scope is narrowed: access first, then the data (I7).
     pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
-        if !self.cursor.fenced && !faults.makes(Fault::NarrowedUnfenced) {
-            // Search rows hold alias names and pictures: without their group every search row is made anew first.
-            let groups = grant.group_names();
-            let searchable = |group: &String| {
-                [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group)
-                    && !groups.contains(group)
-            };
-            let whole = self.cursor.groups.iter().any(searchable);
+        // Search rows hold alias names and pictures: without their group every search row is made anew first.
+        let groups = grant.group_names();
+        let searchable = |group: &String| {
+            [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group) && !groups.contains(group)
+        };
+        let whole = self.cursor.groups.iter().any(searchable);
+        // A fence that an earlier narrowing put up, whose batch was killed, may ask for less than this one.
+        let enough = self.cursor.fenced && !(whole && self.cursor.seeded);
+        if !enough && !faults.makes(Fault::NarrowedUnfenced) {
             self.share.fence(store, self.epoch, whole).await?;
             self.cursor.fenced = true;
             self.cursor.seeded &= !whole;

@@ -193,6 +193,39 @@ async fn killed_at_every_step_it_converges_and_the_ledger_came_first() {
     world.drop().await;
 }
 
+/// The first fence did not ask for new search rows, since the aliases stayed; the second narrowing takes them away.
+#[tokio::test]
+async fn a_narrowing_behind_the_fence_of_one_that_was_killed_takes_its_names_away_as_well() {
+    let mut world = World::new("syncnarrow").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=4 {
+        world.file(id, if id == 4 { "4711066" } else { "5915022" }, 2).await;
+    }
+    let with = |groups, scope, generation| liaison_sync::terms::Terms { generation, ..terms(&partner, groups, scope) };
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![with(ALL_GROUPS, WEST, 1)]);
+    worker.converge(now()).await.unwrap();
+    worker.shut_down().await;
+    let faults =
+        Faults::hooked(|at, _| async move { if at == Step::Ledgered { Err(Error::Stopped) } else { Ok(()) } }.boxed());
+    let mut worker = world.worker("w", Budget::default(), faults);
+    worker.set_terms(vec![with(ALL_GROUPS, VANCOUVER, 2)]);
+    assert_eq!(worker.converge(now()).await.unwrap_err().1, "Stopped");
+    drop(worker);
+    let fenced = format!("SELECT fenced AND seeded FROM {}.cursor", ident(&partner.share_schema()));
+    assert!(world.store.query_one(&fenced, &[]).await.unwrap().get::<_, bool>(0), "left as it was killed");
+    // Of many batches the first takes the aliases themselves: what the later ones compare does not show that there were any.
+    let last = with(&["identity", "sentence"], VANCOUVER, 3);
+    let mut worker = world.worker("w", Budget { chunk: 1, bytes: 1, ..Budget::default() }, Faults::default());
+    worker.set_terms(vec![last.clone()]);
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&last).await;
+    world.check_i2(&partner).await;
+    worker.shut_down().await;
+    world.drop().await;
+}
+
 #[tokio::test]
 async fn of_two_holders_only_the_later_can_write_on_either_side() {
     for step in [Step::Decided, Step::Ledgered] {
