@@ -163,6 +163,42 @@ async fn api_reads_a_file_and_its_photograph() {
     end(replica, service).await;
 }
 
+/// A sealed record, as any file that a batch has withdrawn, answers like one that never was: status, headers, body, page.
+#[tokio::test]
+async fn a_file_that_left_answers_like_one_that_never_was() {
+    let (replica, service) = served().await;
+    let mut browser = Browser::new(&service);
+    browser.sign_on("en").await;
+    let sha = {
+        let body = service.api("/api/files/read", &json!({"file": 101})).await.json();
+        let records = body["records"].as_array().unwrap().clone();
+        records.iter().find(|r| r["table"] == "photograph").unwrap()["body"]["sha256"].clone()
+    };
+    replica
+        .exec("DELETE FROM {share}.record WHERE offender = 101; DELETE FROM {share}.subject WHERE offender = 101")
+        .await;
+    for (path, left, never) in [
+        ("/api/files/read", json!({"file": 101}), json!({"file": 424_242})),
+        ("/api/files/photograph", json!({"file": 101, "sha256": sha}), json!({"file": 424_242, "sha256": sha})),
+    ] {
+        let (left, never) = (service.api(path, &left).await, service.api(path, &never).await);
+        assert_eq!((left.status, &left.body), (StatusCode::NOT_FOUND, &never.body), "{path}");
+        assert_eq!(never.status, StatusCode::NOT_FOUND, "{path}");
+        for header in ["content-type", "cache-control", "data-as-of"] {
+            assert_eq!(left.header(header), never.header(header), "{path} {header}");
+        }
+    }
+    let (left, never) =
+        (browser.post("/en/file", &[("file", "101")]).await, browser.post("/en/file", &[("file", "424242")]).await);
+    assert_eq!((left.status, left.text()), (never.status, never.text()));
+    assert_eq!(left.status, StatusCode::NOT_FOUND);
+    for query in [json!({"fps": "101007B"}), json!({"name": "lariviere"}), json!({"name": "johnny rivers"})] {
+        let answer = service.api("/api/search", &query).await;
+        assert_eq!((found(&answer), &answer.json()["total"]), (vec![], &json!(0)), "{query}");
+    }
+    end(replica, service).await;
+}
+
 #[tokio::test]
 async fn every_read_is_in_the_access_log_with_who_why_and_what() {
     let (replica, service) = served().await;

@@ -79,6 +79,18 @@ pub enum Action {
         #[arg(long)]
         offender: i64,
     },
+    /// The record of an archived file is sealed: kept separate and apart (Criminal Records Act 6(2)).
+    Seal {
+        /// The file.
+        #[arg(long)]
+        offender: i64,
+    },
+    /// A record is no longer sealed: its suspension was revoked or has ceased to have effect (Criminal Records Act 7, 7.2).
+    Unseal {
+        /// The file.
+        #[arg(long)]
+        offender: i64,
+    },
 }
 
 /// What a file is before an action.
@@ -92,6 +104,7 @@ struct Before {
     jurisdiction: String,
     municipality: String,
     municipality_name: String,
+    sealed: bool,
 }
 
 impl Action {
@@ -108,6 +121,8 @@ impl Action {
             Self::Correct { .. } => "correct",
             Self::Withdraw { .. } => "withdraw",
             Self::End { .. } => "end",
+            Self::Seal { .. } => "seal",
+            Self::Unseal { .. } => "unseal",
         }
     }
 
@@ -123,7 +138,9 @@ impl Action {
             | Self::Move { offender, .. }
             | Self::Correct { offender, .. }
             | Self::Withdraw { offender }
-            | Self::End { offender } => *offender,
+            | Self::End { offender }
+            | Self::Seal { offender }
+            | Self::Unseal { offender } => *offender,
         }
     }
 }
@@ -135,6 +152,9 @@ pub async fn act(hub: &mut PgConnection, data: &Data, action: &Action, on: Date)
     let before = before(hub, offender).await?;
     let refuse = |message: &str| Err(Error::Action { offender, message: message.to_owned() });
     let in_community = before.custody == "Community";
+    if before.sealed && !matches!(action, Action::Unseal { .. }) {
+        return refuse("must be unsealed first; nothing else happens to a sealed file");
+    }
     match action {
         Action::Release { municipality, .. } => {
             if before.custody != "Incarcerated" || before.warrant == "Outstanding" {
@@ -231,6 +251,20 @@ pub async fn act(hub: &mut PgConnection, data: &Data, action: &Action, on: Date)
             }
             end(hub, offender, on).await
         }
+        Action::Seal { .. } => {
+            if before.custody != "Archived" {
+                return refuse(
+                    "must be archived to be sealed: a record is suspended years after the sentence has ended",
+                );
+            }
+            run(hub, "UPDATE oms.offender SET sealed_on = $2 WHERE id = $1", offender, on).await
+        }
+        Action::Unseal { .. } => {
+            if !before.sealed {
+                return refuse("must be sealed to be unsealed");
+            }
+            run(hub, "UPDATE oms.offender SET sealed_on = NULL WHERE id = $1", offender, on).await
+        }
     }
 }
 
@@ -250,6 +284,7 @@ async fn before(hub: &mut PgConnection, offender: i64) -> Result<Before, Error> 
         jurisdiction: row.try_get("jurisdiction")?,
         municipality: row.try_get("municipality")?,
         municipality_name: row.try_get("municipality_name")?,
+        sealed: row.try_get::<Option<PgDate>, _>("sealed_on")?.is_some(),
     })
 }
 

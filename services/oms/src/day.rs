@@ -83,6 +83,7 @@ fn kinds(model: &Model) -> Result<Vec<Kind>, Error> {
         Kind { name: "correct", yearly: 2500.0, who: "true" },
         Kind { name: "withdraw", yearly: 400.0, who: "EXISTS (SELECT FROM oms.incident i WHERE i.offender = o.id)" },
         Kind { name: "end", yearly: ended, who: over },
+        Kind { name: "seal", yearly: 300.0, who: "o.custody = 'Archived' AND o.status = 'WarrantExpired'" },
     ])
 }
 
@@ -105,7 +106,7 @@ pub async fn day(hub: &mut PgConnection, args: &DayArgs) -> Result<Day, Error> {
         let mut tx = hub.begin().await?;
         // A hash orders them: no two days or kinds choose alike, and nothing depends on the order on disk.
         let sql = format!(
-            "SELECT o.id FROM oms.offender o WHERE ({}) AND $3::date IS NOT NULL ORDER BY md5(o.id || $1), o.id LIMIT $2",
+            "SELECT o.id FROM oms.offender o WHERE ({}) AND o.sealed_on IS NULL AND $3::date IS NOT NULL ORDER BY md5(o.id || $1), o.id LIMIT $2",
             kind.who
         );
         let chosen: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
@@ -157,6 +158,7 @@ async fn action(
         }
         "correct" => Action::Correct { offender, surname: None },
         "withdraw" => Action::Withdraw { offender },
+        "seal" => Action::Seal { offender },
         _ => Action::End { offender },
     })
 }

@@ -73,6 +73,7 @@ async fn the_schema_is_the_catalogue() {
     let rows: Vec<PgRow> = sqlx::query(
         "SELECT table_name::text AS t, column_name::text AS c, data_type::text AS d, is_nullable = 'YES' AS n \
          FROM information_schema.columns WHERE table_schema = 'oms' AND table_name NOT IN ('image', 'origin') \
+         AND column_name <> 'sealed_on' \
          ORDER BY table_name, ordinal_position",
     )
     .fetch_all(&mut hub)
@@ -122,6 +123,35 @@ async fn the_schema_is_the_catalogue() {
             }
         }
     }
+}
+
+/// That a file is sealed is in no record: what is not in the catalogue cannot cross.
+#[tokio::test]
+async fn a_seal_changes_no_record_and_is_a_change() {
+    let (mut hub, _) = filled("seal").await;
+    let data = Data::load().unwrap();
+    let on: jiff::civil::Date = "2026-11-02".parse().unwrap();
+    let before = content(&mut hub).await;
+    assert_eq!(one::<i64>(&mut hub, "SELECT count(sealed_on) FROM oms.offender").await, 0, "none is generated sealed");
+    let offender: i64 = one(&mut hub, "SELECT min(id) FROM oms.offender WHERE custody = 'Archived'").await;
+    let open: i64 = one(&mut hub, "SELECT min(id) FROM oms.offender WHERE custody = 'Community'").await;
+    hub.execute("DELETE FROM liaison.change").await.unwrap();
+    let refused = act(&mut hub, &data, &Action::Seal { offender: open }, on).await.unwrap_err().to_string();
+    assert!(refused.contains("must be archived"), "{refused}");
+    let refused = act(&mut hub, &data, &Action::Unseal { offender }, on).await.unwrap_err().to_string();
+    assert!(refused.contains("must be sealed"), "{refused}");
+    act(&mut hub, &data, &Action::Seal { offender }, on).await.unwrap();
+    assert_eq!(content(&mut hub).await, before);
+    let changed = "SELECT min(offender) FROM liaison.change WHERE tbl = 'offender' AND id = offender";
+    assert_eq!(one::<Option<i64>>(&mut hub, changed).await, Some(offender));
+    let correct = Action::Correct { offender, surname: None };
+    let refused = act(&mut hub, &data, &correct, on).await.unwrap_err().to_string();
+    assert!(refused.contains("must be unsealed first"), "{refused}");
+    // The nightly load keeps it.
+    reload(&mut hub).await.unwrap();
+    assert_eq!(one::<i64>(&mut hub, "SELECT count(sealed_on) FROM oms.offender").await, 1);
+    act(&mut hub, &data, &Action::Unseal { offender }, on).await.unwrap();
+    assert_eq!(one::<i64>(&mut hub, "SELECT count(sealed_on) FROM oms.offender").await, 0);
 }
 
 #[tokio::test]
@@ -251,6 +281,7 @@ async fn a_day_plays_every_kind_and_leaves_a_trace() {
         );
     }
     assert!(moved >= 3);
+    assert!(one::<i64>(&mut hub, "SELECT count(sealed_on) FROM oms.offender").await >= 3, "one a day at least");
     let PgDate(as_of) = one(&mut hub, "SELECT as_of FROM oms.origin").await;
     assert_eq!(as_of.to_string(), "2026-11-04");
     let stray = "SELECT count(*) FROM oms.offender o WHERE (custody = 'Community') <> (release_type IS NOT NULL) AND custody <> 'Incarcerated'";

@@ -18,7 +18,7 @@ use crate::{
     quote::literal,
     record::{Hash, Key, Names, Record},
     route::Changes,
-    terms::Scope,
+    terms::{Scope, unsealed},
     wal::Wal,
 };
 
@@ -212,20 +212,17 @@ impl<'a> View<'a> {
         rows.first().map_or(Ok(false), |row| row.try_get(0).hub())
     }
 
-    /// The axes of those of `files` that exist. A file with a code that is not in the lists has none: it is shared with
-    /// nobody (I5).
+    /// The axes of those of `files` that exist and are not sealed. A file with a code that is not in the lists has none either:
+    /// it is shared with nobody (I5).
     pub async fn axes(&self, files: &[i64]) -> Result<HashMap<i64, Axes>, Error> {
         let mut found = HashMap::with_capacity(files.len());
+        let sql = format!(
+            "SELECT id, custody, status, release_type, at_large, warrant, jurisdiction, municipality
+             FROM oms.offender o WHERE id = ANY ($1) AND {}",
+            unsealed("o")
+        );
         for chunk in files.chunks(CHUNK) {
-            let rows = self
-                .tx
-                .query(
-                    "SELECT id, custody, status, release_type, at_large, warrant, jurisdiction, municipality
-                     FROM oms.offender WHERE id = ANY ($1)",
-                    &[&chunk],
-                )
-                .await
-                .hub()?;
+            let rows = self.tx.query(&sql, &[&chunk]).await.hub()?;
             for row in &rows {
                 if let Some(axes) = axes(row)? {
                     found.insert(row.try_get(0).hub()?, axes);

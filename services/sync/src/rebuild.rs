@@ -4,7 +4,8 @@
 //! `next_<name>` has the same tables, Liaison's mark, our epoch and a cursor of its own; nobody but sync has any right there.
 //! It is filled by the same comparing batches as any replica, ledger first, of kind `rebuild`, a step at a time, so that what
 //! is told to the partner (terms, suspension) goes on reaching the replica that is read. What is read stays as it was until
-//! the swap, and says how old it is; unless it may not be shown: then it is fenced before the first step.
+//! the swap, and says how old it is; but for files that are sealed meanwhile, which leave it before each step. If it may not be
+//! shown, it is fenced before the first.
 //!
 //! Killed at any point: before the swap, the cursor of `next_<name>` names the ledger's last batch, and whoever takes the
 //! lease goes on from there; if it does not name it, it is dropped and begun again. After the swap, what is left of the old
@@ -26,7 +27,7 @@ use crate::{
     replica::Share,
     seed::{Found, mark, schema, share_sql},
     tasks::{Context, Finished},
-    terms::Grant,
+    terms::{Grant, unsealed},
 };
 
 /// What is to be made anew.
@@ -116,6 +117,37 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
     Share::beside(&partner).cursor(store).await
 }
 
+/// Takes out of the replica that is read what has been sealed since it was exact: a sealed file does not wait for the swap. Its
+/// cursor may go on naming an older snapshot: what it holds is always asked of it, and a file that it lacks can only enter.
+async fn take_out_sealed(hub: &Client, store: &mut Client, held: &Held) -> Result<(), Error> {
+    if held.cursor.fenced {
+        return Ok(());
+    }
+    let files: Vec<i64> = held.share.present(store).await?.into_iter().collect();
+    let sql = format!("SELECT o.id FROM oms.offender o WHERE o.id = ANY ($1) AND NOT ({})", unsealed("o"));
+    let rows = hub.query(&sql, &[&files]).await.hub()?;
+    let sealed: Vec<i64> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
+    if sealed.is_empty() {
+        return Ok(());
+    }
+    let share = ident(&held.partner.share_schema());
+    let tx = store.transaction().await.store()?;
+    check(&tx, held).await?;
+    for sql in [
+        format!("DELETE FROM {share}.record WHERE offender = ANY ($1)"),
+        format!("DELETE FROM {share}.subject WHERE offender = ANY ($1)"),
+    ] {
+        tx.execute(&sql, &[&sealed]).await.store()?;
+    }
+    tx.batch_execute(&format!(
+        "DELETE FROM {share}.photograph p
+         WHERE NOT EXISTS (SELECT FROM {share}.record r WHERE r.picture = encode(p.sha256, 'hex'))"
+    ))
+    .await
+    .store()?;
+    tx.commit().await.store()
+}
+
 /// One step: a comparing batch beside, and the swap when that has all.
 pub(crate) async fn step(
     context: Arc<Context>,
@@ -134,6 +166,7 @@ pub(crate) async fn step(
             held.fence(store, &grant, faults).await?;
         }
         let cursor = begin(store, &mut held, rebuild).await?;
+        take_out_sealed(reading.client()?, store, &held).await?;
         let mut beside = held.beside(cursor);
         let compared = compare(
             &mut beside,

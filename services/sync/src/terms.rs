@@ -11,7 +11,7 @@ use liaison_records::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The files that cross: those that the share and the agreement both cover.
+/// The files that cross: those that the share and the agreement both cover. A sealed file is in none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// What the connection asks for.
@@ -21,15 +21,21 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether the file with these axes crosses.
+    /// Whether the file with these axes crosses. A sealed file has none ([`crate::hub::View::axes`]).
     pub fn covers(&self, axes: &Axes) -> bool {
         self.share.covers(axes) && self.agreement.covers(axes)
     }
 
-    /// The same as an SQL condition over a row of `oms.offender`. A file with a code that is in no list is nobody's (I5), as
-    /// it is where the scope is decided by [`Scope::covers`].
+    /// The same as an SQL condition over a row of `oms.offender`. A sealed file, and one with a code that is in no list (I5), is
+    /// nobody's, as it is where the scope is decided by [`Scope::covers`].
     pub fn to_sql(&self, row: &str) -> String {
-        format!("({} AND {} AND {})", self.share.to_sql(row), self.agreement.to_sql(row), known(row))
+        format!(
+            "({} AND {} AND {} AND {})",
+            self.share.to_sql(row),
+            self.agreement.to_sql(row),
+            unsealed(row),
+            known(row)
+        )
     }
 
     /// Whether `self` certainly covers all that `other` covers. False when it cannot be told.
@@ -39,6 +45,11 @@ impl Scope {
         let within = |outer: &Population| inside(&other.share, outer) || inside(&other.agreement, outer);
         within(&self.share) && within(&self.agreement)
     }
+}
+
+/// That a row of `oms.offender` is not of a sealed record (Criminal Records Act 6(2), 6.1).
+pub(crate) fn unsealed(row: &str) -> String {
+    format!("{row}.sealed_on IS NULL")
 }
 
 /// That every code of a row of `oms.offender` is one that we know.
@@ -238,6 +249,13 @@ mod tests {
         let connection = connection(&json!({"spec": {"share": {"fieldGroups": ["warrants"]}}}));
         let terms = Terms::of(&connection, Some(&agreement())).unwrap();
         assert!(terms.grant.unwrap().groups.is_empty());
+    }
+
+    #[test]
+    fn no_scope_has_a_sealed_file() {
+        let all: Population = serde_json::from_value(json!({"anyOf": [{"custody": ["Archived"]}]})).unwrap();
+        let sql = Scope { share: all.clone(), agreement: all }.to_sql("o");
+        assert!(sql.contains(" AND o.sealed_on IS NULL AND "), "{sql}");
     }
 
     #[test]

@@ -23,12 +23,12 @@ fn population(value: &Value) -> Population {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// The oracle: the files of share AND agreement, by one query on the hub.
+/// The oracle: the files of share AND agreement that are not sealed, by one query on the hub.
 fn in_scope(partner: &str) -> BTreeSet<i64> {
     let connection = connection(partner);
     let agreement = agreement(&connection);
     hub(&format!(
-        "SELECT o.id FROM oms.offender o WHERE {} AND {}",
+        "SELECT o.id FROM oms.offender o WHERE o.sealed_on IS NULL AND {} AND {}",
         population(&connection["spec"]["share"]["population"]).to_sql("o"),
         population(&agreement["spec"]["allows"]["population"]).to_sql("o")
     ))

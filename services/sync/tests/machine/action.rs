@@ -32,6 +32,9 @@ pub enum Op {
     DeleteChildren { file: i64, office: i64 },
     RolledBack { file: i64 },
     UnknownCode { file: i64 },
+    Seal { file: i64, other: i64 },
+    Unseal { file: i64, other: i64 },
+    SealAndUnseal { file: i64, place: &'static str },
     UnknownGroup { file: i64, key: i64 },
 }
 
@@ -45,7 +48,7 @@ impl Op {
         let place = *PLACES.choose(rng).unwrap();
         let status = *STATUSES.choose(rng).unwrap();
         let key = file * 100 + rng.random_range(0..2i64);
-        match rng.random_range(0..22) {
+        match rng.random_range(0..26) {
             0..=3 => Self::Insert { file, place, status, children: rng.random_range(0..3) },
             4..=5 => Self::Move { file, place },
             6 => Self::Status { file, other, status },
@@ -60,6 +63,9 @@ impl Op {
             18 => Self::DeleteChildren { file, office: rng.random_range(1..4) },
             19 => Self::RolledBack { file },
             20 => Self::UnknownCode { file },
+            21 => Self::Seal { file, other },
+            22..=23 => Self::Unseal { file, other },
+            24 => Self::SealAndUnseal { file, place },
             _ => Self::UnknownGroup { file, key },
         }
     }
@@ -81,6 +87,9 @@ impl Op {
             Self::DeleteChildren { .. } => "delete of children",
             Self::RolledBack { .. } => "savepoint rolled back",
             Self::UnknownCode { .. } => "unknown code",
+            Self::Seal { .. } => "seal",
+            Self::Unseal { .. } => "unseal",
+            Self::SealAndUnseal { .. } => "seal and unseal in one transaction",
             Self::UnknownGroup { .. } => "unknown field group",
         }
     }
@@ -136,6 +145,19 @@ impl Op {
                 format!("SAVEPOINT s; DELETE FROM oms.offender WHERE id = {file}; ROLLBACK TO s;")
             }
             Self::UnknownCode { file } => format!("UPDATE oms.offender SET status = 'Unlisted' WHERE id = {file};"),
+            Self::Seal { file, other } => format!(
+                "UPDATE oms.offender SET sealed_on = '2026-11-01' WHERE id IN ({file}, {other});
+                 UPDATE oms.alias SET surname = 'Sealed' WHERE offender = {file};"
+            ),
+            Self::Unseal { file, other } => {
+                format!("UPDATE oms.offender SET sealed_on = NULL WHERE id IN ({file}, {other});")
+            }
+            Self::SealAndUnseal { file, place } => format!(
+                "UPDATE oms.offender SET sealed_on = '2026-11-01' WHERE id = {file};
+                 UPDATE oms.offender SET municipality = '{place}', jurisdiction = '{}' WHERE id = {file};
+                 UPDATE oms.offender SET sealed_on = NULL WHERE id = {file};",
+                province(place)
+            ),
             Self::UnknownGroup { file, key } => format!(
                 "INSERT INTO oms.victim SELECT {key}, id, 'never' FROM oms.offender WHERE id = {file}
                  ON CONFLICT (id) DO UPDATE SET note = oms.victim.note || '!';"

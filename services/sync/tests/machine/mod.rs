@@ -6,7 +6,10 @@ pub mod action;
 pub mod oracle;
 mod watch;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use action::{Action, PLACES, Transaction, Want, Whole};
 use liaison_records::codes::{Code, FieldGroup};
@@ -28,7 +31,7 @@ use crate::support::{World, file_sql, now, population, terms};
 pub type Coverage = BTreeMap<&'static str, u64>;
 
 /// What a run must meet: none of these may be zero.
-pub const MUST_MEET: [&str; 37] = [
+pub const MUST_MEET: [&str; 40] = [
     "enter and leave in one transaction",
     "cascade",
     "key reuse",
@@ -36,6 +39,9 @@ pub const MUST_MEET: [&str; 37] = [
     "record moves to another file",
     "unknown code",
     "unknown field group",
+    "seal and unseal in one transaction",
+    "sealed file left a replica",
+    "unsealed file came back to a replica",
     "savepoint rolled back",
     "TRUNCATE and reload",
     "TRUNCATE of one table",
@@ -78,6 +84,9 @@ struct Partner {
     /// The snapshot of its cursor when it was last looked at.
     snapshot: Option<String>,
     backup: bool,
+    /// The files that it held when it was last exact, and those that it lost since they were sealed.
+    held: BTreeSet<i64>,
+    sealed: BTreeSet<i64>,
 }
 
 /// One hub, one store, and what happens to them.
@@ -108,7 +117,14 @@ impl Machine {
             let mut terms = terms(&partner, &[], &drawn.share);
             let grant = granted(terms.grant.as_ref().unwrap(), &drawn);
             terms.grant = Some(grant.clone());
-            partners.push(Partner { terms, grant, snapshot: None, backup: false });
+            partners.push(Partner {
+                terms,
+                grant,
+                snapshot: None,
+                backup: false,
+                held: BTreeSet::new(),
+                sealed: BTreeSet::new(),
+            });
         }
         for file in 1..=action::FILES * 2 / 3 {
             world.execute(&file_sql(file, PLACES.choose(rng).unwrap(), "Released", 2)).await;
@@ -362,6 +378,38 @@ impl Machine {
                 self.oracle.closed(index, &terms[index], open(&terms[index]), replica)?;
             }
             self.partners[index].snapshot.clone_from(&replica.cursor.snapshot);
+        }
+        if whole {
+            self.sealed(&terms, &replicas).await?;
+        }
+        Ok(())
+    }
+
+    /// No replica that may be read has a sealed file; and how often one was lost for that, and came back.
+    async fn sealed(&mut self, terms: &[Terms], replicas: &[oracle::Replica]) -> Result<(), Violation> {
+        let sql = "SELECT id FROM oms.offender WHERE sealed_on IS NOT NULL";
+        let rows = self.world.hub.query(sql, &[]).await.unwrap();
+        let sealed: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+        let (mut left, mut back) = (0, 0);
+        for (index, replica) in replicas.iter().enumerate() {
+            if terms[index].open(now()).is_none() {
+                continue;
+            }
+            let (partner, files) = (&mut self.partners[index], replica.files());
+            if let Some(file) = files.intersection(&sealed).next() {
+                return violation("I1", format!("{} has file {file}, which is sealed", partner.terms.partner));
+            }
+            back += partner.sealed.intersection(&files).count();
+            partner.sealed.retain(|file| !files.contains(file));
+            left += partner.held.intersection(&sealed).count();
+            partner.sealed.extend(partner.held.intersection(&sealed));
+            partner.held = files;
+        }
+        for _ in 0..left {
+            self.met("sealed file left a replica");
+        }
+        for _ in 0..back {
+            self.met("unsealed file came back to a replica");
         }
         Ok(())
     }

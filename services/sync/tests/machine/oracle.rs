@@ -36,6 +36,14 @@ pub struct Replica {
     pub cursor: CursorRow,
 }
 
+impl Replica {
+    /// The files of which it has anything.
+    pub fn files(&self) -> BTreeSet<i64> {
+        let of_records = self.records.values().filter_map(|(offender, ..)| *offender);
+        of_records.chain(self.subjects.keys().copied()).collect()
+    }
+}
+
 /// Its cursor row.
 #[allow(clippy::struct_excessive_bools, reason = "as the row has them")]
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -158,9 +166,9 @@ async fn wanted(hub: &Client, terms: &[Terms]) -> Vec<Records> {
             if groups.is_empty() {
                 return ", false".to_owned();
             }
-            // A code that is in no list: shared with nobody (I5).
+            // A code that is in no list, and a sealed file: shared with nobody (I5).
             format!(
-                ", r.grp IN ({}) AND (r.offender IS NULL OR (o.status <> 'Unlisted' AND {}))",
+                ", r.grp IN ({}) AND (r.offender IS NULL OR (o.status <> 'Unlisted' AND o.sealed_on IS NULL AND {}))",
                 groups.join(","),
                 grant.scope.to_sql("o")
             )

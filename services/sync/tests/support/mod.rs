@@ -126,6 +126,7 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0160_liaison_wal_capture.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0140_sealed.sql")).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
         Self {
             hub,
@@ -307,7 +308,8 @@ impl World {
         let share = ident(&terms.partner.share_schema());
         let sql = format!(
             "SELECT offender, grp, tbl, id, body::text FROM liaison.record
-             WHERE grp = ANY ($1) AND (offender IS NULL OR offender IN (SELECT o.id FROM oms.offender o WHERE {}))",
+             WHERE grp = ANY ($1) AND (offender IS NULL OR offender IN
+                (SELECT o.id FROM oms.offender o WHERE o.sealed_on IS NULL AND {}))",
             grant.scope.to_sql("o")
         );
         let mut expected: Records = BTreeMap::new();
