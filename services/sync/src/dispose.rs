@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use liaison_records::{names::PartnerName, statement::Kind};
 use serde_json::{Map, Value, json};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, IsolationLevel};
 
 use crate::{
     connect::Target,
@@ -16,6 +16,7 @@ use crate::{
     rebuild, retention,
     seed::{Found, lock_roles, role, schema},
     statement,
+    verify::roots,
 };
 
 /// What is to become of the replica.
@@ -93,7 +94,7 @@ pub async fn dispose(
 }
 
 /// Counts, removes, certifies. What was counted stands on the hub before anything goes, so that a process killed in between
-/// still certifies what went.
+/// still certifies what went: who comes next finds nothing left, and leaves it standing.
 async fn destroy(
     hub: &mut Client,
     store: &mut Client,
@@ -103,10 +104,12 @@ async fn destroy(
 ) -> Result<Option<i64>, Error> {
     if let Some(facts) = count(hub, store, partner, policy).await? {
         hub.execute(
-            "INSERT INTO liaison.disposal AS d (partner, agreement, store, cause, facts)
+            r#"INSERT INTO liaison.disposal AS d (partner, agreement, store, cause, facts)
              VALUES ($1, $3, '', 'deletion', $2)
-             ON CONFLICT (partner) DO UPDATE SET facts = $2, disposed = NULL,
-                agreement = coalesce(nullif(d.agreement, ''), EXCLUDED.agreement)",
+             ON CONFLICT (partner) DO UPDATE SET disposed = NULL,
+                facts = CASE WHEN d.facts IS NOT NULL AND $2::jsonb @> '{"files": 0, "records": 0, "photographs": 0}'
+                             THEN d.facts ELSE $2 END,
+                agreement = coalesce(nullif(d.agreement, ''), EXCLUDED.agreement)"#,
             &[&partner.as_str(), &facts, &facts["agreement"].as_str().unwrap_or_default()],
         )
         .await
@@ -119,22 +122,32 @@ async fn destroy(
     certify(hub, partner).await
 }
 
-/// What is in the replica; `None` when there is none.
-async fn count(hub: &Client, store: &Client, partner: &PartnerName, policy: &Policy) -> Result<Option<Value>, Error> {
+/// What is in the replica; `None` when there is none. Its root is the one of a verification, made of its own bytes, so that
+/// the certificate can be held against the last attestation.
+async fn count(
+    hub: &Client,
+    store: &mut Client,
+    partner: &PartnerName,
+    policy: &Policy,
+) -> Result<Option<Value>, Error> {
     let share = ident(&partner.share_schema());
     let there = store.query_one("SELECT to_regclass($1) IS NOT NULL", &[&format!("{share}.cursor")]).await.store()?;
     if !there.try_get::<_, bool>(0).store()? {
         return Ok(None);
     }
-    // A replica may be of many gigabytes: its hashes are enough.
+    let tx = store
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .store()?;
+    let hashed = roots::replica(&tx, partner).await?;
     let sql = format!(
-        "SELECT (SELECT count(*) FROM {share}.subject), (SELECT count(*) FROM {share}.record),
-            (SELECT count(*) FROM {share}.photograph), c.batch, encode(c.head, 'hex'), c.agreement, c.generation,
-            (SELECT encode(sha256(coalesce(string_agg(hash, ''::bytea ORDER BY tbl, id), ''::bytea)), 'hex') FROM {share}.record),
-            c.hub_identity
-         FROM {share}.cursor c"
+        "SELECT c.batch, encode(c.head, 'hex'), c.agreement, c.generation, c.hub_identity FROM {share}.cursor c"
     );
-    let row = store.query_one(&sql, &[]).await.store()?;
+    let row = tx.query_one(&sql, &[]).await.store()?;
+    tx.rollback().await.store()?;
     let number = |index: usize| row.try_get::<_, i64>(index).store();
     let text = |index: usize| row.try_get::<_, String>(index).store();
     let rows = hub
@@ -147,9 +160,10 @@ async fn count(hub: &Client, store: &Client, partner: &PartnerName, policy: &Pol
     };
     Ok(Some(json!({
         "schemas": schemas, "method": method,
-        "files": number(0)?, "records": number(1)?, "photographs": number(2)?,
-        "lastBatch": number(3)?, "head": text(4)?, "agreement": text(5)?, "generation": number(6)?,
-        "recordsDigest": text(7)?, "hub": row.try_get::<_, Option<String>>(8).store()?,
+        "files": hashed.files, "records": hashed.records, "photographs": hashed.photographs,
+        "root": hex::encode(hashed.tree.root()),
+        "lastBatch": number(0)?, "head": text(1)?, "agreement": text(2)?, "generation": number(3)?,
+        "hub": row.try_get::<_, Option<String>>(4).store()?,
         "store": crate::replica::identity(store).await?,
         "accessLogRows": rows.try_get::<_, i64>(0).hub()?,
     })))

@@ -16,7 +16,7 @@
 pub(crate) mod desk;
 mod repair;
 mod requests;
-mod roots;
+pub(crate) mod roots;
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use liaison_records::{names::PartnerName, statement};
 use liaison_sync::{
@@ -14,6 +16,7 @@ use liaison_sync::{
     retention::{self, Authority, Due, Retention},
     seed,
     terms::Terms,
+    verify,
 };
 use serde_json::{Map, Value, json};
 use support::{VERIFIER, World, now, terms};
@@ -56,6 +59,25 @@ async fn exists(world: &World, partner: &PartnerName) -> bool {
     world.store.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await.unwrap().get(0)
 }
 
+/// A verification by a worker that stops afterwards.
+async fn attested(world: &World, terms: &Terms) -> verify::Ended {
+    verify::request(&world.hub, &terms.partner, "before", false).await.unwrap();
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    for _ in 0..2_000 {
+        worker.round(now()).await.unwrap();
+        while worker.busy() {
+            worker.wait(Duration::from_secs(1)).await;
+        }
+        if let Some(ended) = verify::ended(&world.hub, &terms.partner, "before").await.unwrap() {
+            worker.shut_down().await;
+            return ended;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("the verification does not end");
+}
+
 fn authority(ends: Timestamp, days: i32) -> Authority {
     Authority {
         agreement: "bc-2003".into(),
@@ -77,7 +99,9 @@ fn ago(hours: i64) -> Timestamp {
 
 #[tokio::test]
 async fn i7_a_disposal_ends_in_one_certificate_that_says_what_went_and_the_ledger_stays() {
-    let (world, partner, _) = seeded("disp_cert").await;
+    let (world, partner, terms) = seeded("disp_cert").await;
+    let attested = attested(&world, &terms).await;
+    assert_eq!((attested.files, attested.records, attested.photographs), (8, 8 * 6, 8));
     note(&world, &partner, Some(authority(ago(-24), 30)), false).await;
     let ledger =
         "SELECT count(*), max(encode(head, 'hex')) FILTER (WHERE batch = (SELECT max(batch) FROM liaison.ledger_batch))
@@ -99,10 +123,11 @@ async fn i7_a_disposal_ends_in_one_certificate_that_says_what_went_and_the_ledge
         ("method", json!("dropped")),
         ("schemas", json!([partner.share_schema(), partner.journal_schema()])),
         ("accessLogRows", json!(0)),
+        // What went is what was attested last.
+        ("root", json!(attested.root.unwrap())),
     ] {
         assert_eq!(said[key], value, "{key}");
     }
-    assert_eq!(said["recordsDigest"].as_str().unwrap().len(), 64);
     // No personal data: digests, counts, and the names of partner and agreement.
     let text = Value::Object(said).to_string();
     assert!(!text.contains("Tremblay") && !text.contains("000001A"), "{text}");
@@ -114,15 +139,21 @@ async fn i7_a_disposal_ends_in_one_certificate_that_says_what_went_and_the_ledge
 
 #[tokio::test]
 async fn i8_killed_between_removal_and_certificate_it_certifies_what_went() {
-    let (world, partner, _) = seeded("disp_killed").await;
-    world.execute("ALTER TABLE liaison.statement RENAME TO away").await;
-    run(&world, &partner, &Policy::Delete).await.unwrap_err();
-    assert!(!exists(&world, &partner).await, "it was removed before");
-    world.execute("ALTER TABLE liaison.away RENAME TO statement").await;
-    assert_eq!(run(&world, &partner, &Policy::Delete).await.unwrap(), Some(1));
-    let said = certificates(&world).await.remove(0);
-    assert_eq!((&said["files"], &said["records"]), (&json!(8), &json!(48)));
-    world.drop().await;
+    for (name, policy) in [("disp_killed", Policy::Delete), ("disp_killed_empty", Policy::Empty)] {
+        let (world, partner, _) = seeded(name).await;
+        world.execute("ALTER TABLE liaison.statement RENAME TO away").await;
+        run(&world, &partner, &policy).await.unwrap_err();
+        if policy == Policy::Empty {
+            assert_eq!(world.count(&partner, "record").await, 0, "it was emptied before");
+        } else {
+            assert!(!exists(&world, &partner).await, "it was removed before");
+        }
+        world.execute("ALTER TABLE liaison.away RENAME TO statement").await;
+        assert_eq!(run(&world, &partner, &policy).await.unwrap(), Some(1));
+        let said = certificates(&world).await.remove(0);
+        assert_eq!((&said["files"], &said["records"]), (&json!(8), &json!(48)));
+        world.drop().await;
+    }
 }
 
 #[tokio::test]

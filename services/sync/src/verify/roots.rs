@@ -23,11 +23,11 @@ use crate::{
 const CHUNK: usize = 1_000;
 
 /// One side.
-pub(super) struct Hashed {
-    pub(super) tree: Tree,
-    pub(super) files: i64,
-    pub(super) records: i64,
-    pub(super) photographs: i64,
+pub(crate) struct Hashed {
+    pub(crate) tree: Tree,
+    pub(crate) files: i64,
+    pub(crate) records: i64,
+    pub(crate) photographs: i64,
 }
 
 fn count(n: usize) -> i64 {
@@ -75,7 +75,7 @@ pub(super) async fn epoch(tx: &Transaction<'_>, partner: &PartnerName) -> Result
 }
 
 /// What the replica is, at the snapshot of `tx`.
-pub(super) async fn replica(tx: &Transaction<'_>, partner: &PartnerName) -> Result<Hashed, Error> {
+pub(crate) async fn replica(tx: &Transaction<'_>, partner: &PartnerName) -> Result<Hashed, Error> {
     let share = ident(&partner.share_schema());
     let mut set = SetHash::default();
     let (mut names, mut records) = (Names::default(), 0);

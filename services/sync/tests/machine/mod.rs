@@ -12,7 +12,10 @@ use std::{
 };
 
 use action::{Action, PLACES, Transaction, Want, Whole};
-use liaison_records::codes::{Code, FieldGroup};
+use liaison_records::{
+    codes::{Code, FieldGroup},
+    statement,
+};
 use liaison_sync::{
     compare::Budget,
     dispose::{Policy, dispose},
@@ -629,6 +632,7 @@ impl Machine {
     async fn dispose(&mut self, index: usize, want: &Want) -> Result<(), Violation> {
         let partner = self.partners[index].terms.partner.clone();
         let (hub, store) = (self.world.hub_target.clone(), self.world.store_target.clone());
+        let before = oracle::replicas(&self.world.store, &self.terms()).await.remove(index);
         for _ in 0..2 {
             let done = dispose(&hub, &store, &partner, &Policy::Delete, "job").await;
             match done {
@@ -643,6 +647,16 @@ impl Machine {
             self.world.store.query_one(there, &[&&schemas[..], &partner.reader_role()]).await.unwrap().get(0);
         if left > 0 {
             return violation("I7", format!("{partner} was disposed of, and {left} of its objects are left"));
+        }
+        let last = "SELECT statement FROM liaison.statement WHERE kind = 'disposal' AND partner = $1 ORDER BY number DESC LIMIT 1";
+        let row = self.world.hub.query_opt(last, &[&partner.as_str()]).await.unwrap();
+        let said = row.and_then(|row| statement::read(row.get(0))).map(|(_, fields)| fields).unwrap_or_default();
+        let gone = before.certified();
+        if gone.iter().any(|(key, value)| said.get(*key) != Some(value)) {
+            return violation(
+                "I7",
+                format!("{partner} was disposed of: {gone:?} went, and its certificate says {said:?}"),
+            );
         }
         self.met("revocation and disposal");
         self.world.prepare_again(&partner).await;

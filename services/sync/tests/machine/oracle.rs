@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use liaison_records::set_hash::{SetHash, Unit, search_row_hash};
 use liaison_sync::{
     ledger::{self, Entry, EntryKind, Heading},
     quote::{ident, literal},
@@ -41,6 +42,37 @@ impl Replica {
     pub fn files(&self) -> BTreeSet<i64> {
         let of_records = self.records.values().filter_map(|(offender, ..)| *offender);
         of_records.chain(self.subjects.keys().copied()).collect()
+    }
+
+    /// What the certificate of its disposal has to say.
+    pub fn certified(&self) -> [(&'static str, serde_json::Value); 5] {
+        let mut set = SetHash::default();
+        let mut files: BTreeMap<i64, Vec<Hash>> = BTreeMap::new();
+        for ((table, id), (offender, group, body)) in &self.records {
+            let hash = subject::record_hash(group, table, *id, *offender, body);
+            match offender {
+                Some(file) => files.entry(*file).or_default().push(hash),
+                None => set.add(Unit::Reference(table.as_str().into(), *id), &mut [hash]),
+            }
+        }
+        for (file, (row, _)) in &self.subjects {
+            files.entry(*file).or_default().push(search_row_hash(row));
+        }
+        let count = files.len();
+        for (file, mut items) in files {
+            set.add(Unit::File(file), &mut items);
+        }
+        for sha256 in self.photographs.keys() {
+            let sha256: Hash = hex::decode(sha256).unwrap().try_into().unwrap();
+            set.add(Unit::Picture(sha256), &mut [sha256]);
+        }
+        [
+            ("files", count.into()),
+            ("records", self.records.len().into()),
+            ("photographs", self.photographs.len().into()),
+            ("lastBatch", self.cursor.batch.into()),
+            ("root", hex::encode(set.finish().root()).into()),
+        ]
     }
 }
 
