@@ -74,6 +74,7 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
         r#"["-----BEGIN CERTIFICATE REQUEST-----\n-----BEGIN PRIVATE KEY-----"]"#,
         "must not hold a private key",
     ),
+    ("/spec/legalHold", r#""yes""#, "expected boolean"),
     ("/spec/receive", r"{}", "field not declared in schema"),
     ("/spec/share/retrieval", r"{}", "field not declared in schema"),
 ];

@@ -146,6 +146,16 @@ impl World {
         liaison_oms::capture::capture_url(&self.hub_url, by).await.unwrap();
     }
 
+    /// The hub, for a process.
+    pub fn hub_url(&self) -> &str {
+        &self.hub_url
+    }
+
+    /// The store, for a process.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
+    }
+
     /// Connects again to servers that were away.
     pub async fn come_back(&mut self) {
         self.hub = connect(&self.hub_url).await;
