@@ -296,17 +296,17 @@ impl Machine {
         if self.late.is_some() {
             return;
         }
-        let to_log = !self.from_log().await;
+        let to_log = !self.reads_log().await;
         self.world.capture_from_the_log(to_log).await;
         self.met(if to_log { "captured from the log" } else { "captured by triggers again" });
     }
 
-    async fn from_log(&self) -> bool {
+    async fn reads_log(&self) -> bool {
         self.world.hub.query_one("SELECT EXISTS (SELECT FROM liaison.wal_position)", &[]).await.unwrap().get(0)
     }
 
     async fn lose_slot(&mut self, before: &Transaction, moved: bool) -> Result<(), Violation> {
-        if self.late.is_some() || !self.from_log().await {
+        if self.late.is_some() || !self.reads_log().await {
             return Ok(());
         }
         self.transact(before).await;
