@@ -41,7 +41,7 @@ fn annotate<'a>(stage: &'a Stage, name: &'a str, what: &'a str, value: &'a str) 
     })
 }
 
-fn jobs<'a>(stage: &'a Stage) -> BoxFuture<'a, Vec<String>> {
+fn jobs(stage: &Stage) -> BoxFuture<'_, Vec<String>> {
     Box::pin(async move {
         let all: Api<Job> = stage.system();
         let params = ListParams::default().labels("app.kubernetes.io/component=verification");
