@@ -42,6 +42,8 @@ pub mod conditions {
     pub const CONNECTED: &str = "Connected";
     /// Written by sync: the replica is inside its freshness objective.
     pub const DATA_FRESH: &str = "DataFresh";
+    /// The last verification found the replica to be its scope without repairing anything.
+    pub const VERIFIED: &str = "Verified";
     /// Of an agreement: today lies between its dates.
     pub const IN_FORCE: &str = "InForce";
 }

@@ -48,6 +48,12 @@ use crate::schema::{conditions_schema, time_schema};
         priority = 1
     ),
     printcolumn(
+        name = "Verified",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Verified')].status",
+        priority = 1
+    ),
+    printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].reason",
@@ -259,7 +265,7 @@ pub enum DeletionPolicy {
 pub struct PartnerConnectionStatus {
     /// The generation that the operator last acted on; -1 until it has looked.
     pub observed_generation: i64,
-    /// Conditions: Ready, Accepted, CredentialsReady, ReplicaReady, AccessReady, Connected, DataFresh.
+    /// Conditions: Ready, Accepted, CredentialsReady, ReplicaReady, AccessReady, Verified, Connected, DataFresh.
     #[serde(default)]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,

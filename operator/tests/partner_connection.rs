@@ -31,6 +31,7 @@ async fn a_manifest_becomes_ready_and_a_second_reconcile_writes_nothing() {
         assert_eq!(said(&live, kind).0, "True", "{kind}: {:?}", said(&live, kind));
     }
     assert_eq!(said(&live, "ReplicaReady").2, "3 files, 40 records");
+    assert_eq!(said(&live, "Verified").0, "Unknown");
     for kind in ["Connected", "DataFresh"] {
         assert_eq!(said(&live, kind).0, "Unknown", "{kind} is not the operator's");
     }

@@ -108,6 +108,9 @@ async fn a_replica_is_verified_in_its_turn_and_on_demand_once_each() {
         list.items.iter().filter(|event| event.reason.as_deref() == Some(reason)).count()
     };
     assert_eq!(told("RootMismatch").await, 1);
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((said(&live, "Verified").0, said(&live, "Verified").1), ("False".into(), "RootMismatch".into()));
+    assert_eq!(said(&live, "Ready").0, "True", "what serves goes on serving");
 
     // By turn: the next day, once, and only once the day after.
     stage.job_says = Some(says("Verified", "ef", 0));
@@ -123,6 +126,7 @@ async fn a_replica_is_verified_in_its_turn_and_on_demand_once_each() {
     let third = replica(&stage, "p").await;
     assert_eq!((third.root.as_deref(), third.mismatches), (Some("ef".repeat(32).as_str()), 0));
     assert_eq!(third.observed_verify, second.observed_verify);
+    assert_eq!(said(&stage.get("p").await.unwrap(), "Verified").0, "True", "a clean one ends it");
 
     // Anew.
     annotate(&stage, "p", "rebuild", "1").await;

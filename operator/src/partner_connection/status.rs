@@ -17,16 +17,17 @@ use k8s_openapi::{
 use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
-    conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY},
+    conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
     partner_connection::{Connection, IssuedCertificate, VerifiedReplica},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::verification;
 use crate::apply;
 
 /// The conditions that are the operator's.
-pub const OWN: [&str; 5] = [READY, ACCEPTED, CREDENTIALS_READY, REPLICA_READY, ACCESS_READY];
+pub const OWN: [&str; 6] = [READY, ACCEPTED, CREDENTIALS_READY, REPLICA_READY, ACCESS_READY, VERIFIED];
 
 /// One aspect: whether it holds, why in a word, and in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +104,11 @@ impl Outcome {
             (ACCESS_READY, &self.access),
         ];
         let old = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let conditions: Vec<Condition> =
+        let mut conditions: Vec<Condition> =
             parts.into_iter().map(|(kind, state)| condition(kind, state, generation, old, now)).collect();
+        // Not part of Ready: everything may be provisioned, and serve, when somebody has written to the store.
+        let (status, reason, message) = verification::shown(self.verified.as_ref());
+        conditions.push(stated(VERIFIED, status, reason, message, generation, old, now));
         own(&PartnerConnectionStatus {
             observed_generation: generation,
             conditions,
@@ -121,12 +125,24 @@ impl Outcome {
 /// A condition; its time moves only when its status does.
 pub fn condition(kind: &str, state: &State, generation: i64, old: &[Condition], now: Timestamp) -> Condition {
     let status = if state.holds { "True" } else { "False" };
+    stated(kind, status, &state.reason, state.message.clone(), generation, old, now)
+}
+
+fn stated(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    generation: i64,
+    old: &[Condition],
+    now: Timestamp,
+) -> Condition {
     let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: state.reason.clone(),
-        message: state.message.clone(),
+        reason: reason.to_owned(),
+        message,
         observed_generation: Some(generation),
         last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
     }

@@ -53,6 +53,27 @@ fn the_same_outcome_is_the_same_status_whatever_others_wrote() {
     assert_eq!(own(&status), first);
 }
 
+#[test]
+fn a_mismatch_is_a_condition_of_its_own_and_no_part_of_ready() {
+    let replica =
+        |mismatches| VerifiedReplica { last_verified: Some(Time(at(5))), mismatches, ..VerifiedReplica::default() };
+    let said = |verified, before: Option<&PartnerConnectionStatus>, second| {
+        let json = Outcome { verified, ..outcome() }.to_json(3, before, at(second));
+        serde_json::from_value::<PartnerConnectionStatus>(json).unwrap()
+    };
+    let of = |status: &PartnerConnectionStatus, kind: &str| {
+        status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().clone()
+    };
+    let first = said(None, None, 10);
+    assert_eq!((of(&first, VERIFIED).status, of(&first, READY).status), ("Unknown".into(), "True".into()));
+    let found = said(Some(replica(2)), Some(&first), 20);
+    assert_eq!((of(&found, VERIFIED).reason, of(&found, READY).status), ("RootMismatch".into(), "True".into()));
+    let again = said(Some(replica(1)), Some(&found), 30);
+    assert_eq!(of(&again, VERIFIED).last_transition_time.0, at(20), "since when");
+    let clean = said(Some(replica(0)), Some(&again), 40);
+    assert_eq!((of(&clean, VERIFIED).status, of(&clean, VERIFIED).last_transition_time.0), ("True".into(), at(40)));
+}
+
 fn pod(message: &str) -> Pod {
     serde_json::from_value(json!({"status": {"containerStatuses": [{
         "name": "sync", "image": "", "imageID": "", "ready": false, "restartCount": 1,

@@ -135,6 +135,25 @@ fn taken(
     (replica, told)
 }
 
+/// What the condition `Verified` says, from what the last verification that ended with two equal roots found: status, reason
+/// and message. A mismatch stays until a verification finds none: that it was repaired does not say who wrote there.
+pub fn shown(replica: Option<&VerifiedReplica>) -> (&'static str, &'static str, String) {
+    let found = replica.and_then(|replica| Some((replica, replica.last_verified.as_ref()?.0)));
+    match found {
+        None => ("Unknown", "NotYetVerified", "the replica has not been verified yet".to_owned()),
+        Some((replica, at)) if replica.mismatches > 0 => (
+            "False",
+            "RootMismatch",
+            format!(
+                "{} files, reference records or pictures were not what is shared, and were repaired by {at}; this stays until a \
+                 verification finds none",
+                replica.mismatches
+            ),
+        ),
+        Some((_, at)) => ("True", "RootsEqual", format!("the replica was exactly what is shared at {at}")),
+    }
+}
+
 /// Starts what is due, or takes in what came of it. Returns `status.replica` as it is to be.
 pub async fn visit(
     ctx: &Context,
@@ -278,8 +297,20 @@ mod tests {
         assert_eq!((replica.files, replica.records, replica.observed_turn), (3, 40, 7));
         assert_eq!((replica.root.as_deref(), told), (Some(root.as_str()), None));
         let repaired = said.replace("Verified", "Repaired").replace(r#""mismatches":0"#, r#""mismatches":2"#);
-        let (_, told) = taken(None, &Due::Turn(7), &[pod(&repaired)]);
+        let (mended, told) = taken(None, &Due::Turn(7), &[pod(&repaired)]);
         assert_eq!(told.unwrap().0, "RootMismatch");
+        assert_eq!((shown(None).0, shown(None).1), ("Unknown", "NotYetVerified"));
+        assert_eq!((shown(Some(&replica)).0, shown(Some(&replica)).1), ("True", "RootsEqual"));
+        let (status, reason, message) = shown(Some(&mended));
+        assert_eq!((status, reason), ("False", "RootMismatch"));
+        assert!(message.starts_with("2 files") && message.contains("repaired by 2026-11-25T01:02:03Z"), "{message}");
+        let (silent, _) =
+            taken(Some(&mended), &Due::Turn(8), &[pod(r#"{"reason":"NotVerified","message":"no worker"}"#)]);
+        assert_eq!(shown(Some(&silent)).1, "RootMismatch", "what could not be shown takes nothing back");
+        let (clean, _) = taken(Some(&mended), &Due::Turn(9), &[pod(&said)]);
+        assert_eq!(shown(Some(&clean)).0, "True");
+        let (unknown, _) = taken(None, &Due::Turn(8), &[]);
+        assert_eq!(shown(Some(&unknown)).0, "Unknown", "a turn that ended without a word shows nothing");
         let (after, told) =
             taken(Some(&replica), &Due::Turn(8), &[pod(r#"{"reason":"NotVerified","message":"no worker"}"#)]);
         assert_eq!((after.last_verified.clone(), after.observed_turn), (replica.last_verified.clone(), 8));
