@@ -63,6 +63,12 @@ pub enum Error {
         /// The epoch that was lost.
         epoch: i64,
     },
+    /// The ledger does not end where it did when we looked, although the lease is ours: the hub was put back meanwhile, and its
+    /// lease with it. Nothing of this batch was written.
+    #[error(
+        "the hub's ledger of {0} no longer ends where it did: the hub was put back to an earlier state; looking again"
+    )]
+    LedgerPutBack(PartnerName),
     /// Another worker holds the lease now.
     #[error("the lease of {0} is held by another worker")]
     LeaseHeld(PartnerName),
@@ -128,6 +134,7 @@ impl Error {
             Self::HubBusy => "HubBusy",
             Self::CaptureLost => "CaptureLost",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
+            Self::LedgerPutBack(_) => "LedgerPutBack",
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",
             Self::LegalHold(_) => "LegalHold",

@@ -1,6 +1,9 @@
 //! What sync writes on the hub: leases, the ledger, and the trimming of the change log.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use liaison_records::names::PartnerName;
@@ -271,8 +274,9 @@ impl Together for Batch {
     }
 }
 
-/// Commits batches of as many partners to the ledger, in one transaction that checks each one's epoch: one that has lost its
-/// lease is left out, and told so. After it, and only after it, the others may cross.
+/// Commits batches of as many partners to the ledger, in one transaction that checks each one's epoch, and that its chain ends
+/// where the batch begins: a hub that was put back may have put the lease back with it. Who has lost its lease, or its ledger's
+/// end, is left out, and told so. After it, and only after it, the others may cross.
 pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<(), Error>>, Error> {
     let tx = hub.transaction().await.hub()?;
     let partners: Vec<&str> = batches.iter().map(|b| b.partner.as_str()).collect();
@@ -283,7 +287,10 @@ pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<()
     let (durable, rows) = futures::join!(
         tx.batch_execute("SET LOCAL synchronous_commit = on"),
         tx.query_typed(
-            "SELECT l.partner FROM liaison.lease l
+            // Nobody adds to a chain but who has the epoch, so what the statement sees of its end is its end.
+            "SELECT l.partner, coalesce((SELECT b.head FROM liaison.ledger_batch b WHERE b.partner = l.partner
+                                         ORDER BY b.batch DESC LIMIT 1), '') AS head
+             FROM liaison.lease l
              JOIN unnest($1, $2) AS k (partner, epoch) ON l.partner = k.partner AND l.epoch = k.epoch
              ORDER BY l.partner FOR SHARE OF l",
             &asked,
@@ -291,8 +298,14 @@ pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<()
     );
     durable.hub()?;
     let rows = rows.hub()?;
-    let ours: HashSet<String> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
-    let kept: Vec<&Batch> = batches.iter().filter(|b| ours.contains(b.partner.as_str())).collect();
+    let ends: HashMap<&str, &[u8]> =
+        rows.iter().map(|row| Ok((row.try_get(0).hub()?, row.try_get(1).hub()?))).collect::<Result<_, Error>>()?;
+    let answer = |b: &Batch| match ends.get(b.partner.as_str()) {
+        None => Err(Error::Fenced { partner: b.partner.clone(), epoch: b.epoch }),
+        Some(end) if *end != b.previous => Err(Error::LedgerPutBack(b.partner.clone())),
+        Some(_) => Ok(()),
+    };
+    let kept: Vec<&Batch> = batches.iter().filter(|b| answer(b).is_ok()).collect();
     if !kept.is_empty() {
         let entries: Vec<(&Batch, i32, &Entry)> =
             kept.iter().flat_map(|b| (0..).zip(&b.entries).map(|(seq, entry)| (*b, seq, entry))).collect();
@@ -308,13 +321,6 @@ pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<()
         }
         tx.commit().await.hub()?;
     }
-    let answer = |b: &Batch| {
-        if ours.contains(b.partner.as_str()) {
-            Ok(())
-        } else {
-            Err(Error::Fenced { partner: b.partner.clone(), epoch: b.epoch })
-        }
-    };
     Ok(batches.iter().map(answer).collect())
 }
 

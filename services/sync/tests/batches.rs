@@ -359,6 +359,45 @@ async fn a_restored_hub_or_replica_is_rebuilt_and_another_timeline_is_compared()
 }
 
 #[tokio::test]
+async fn a_ledger_that_was_put_back_under_a_lease_that_stayed_is_not_added_to() {
+    let mut world = World::new("syncback").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    world.execute("UPDATE oms.alias SET surname = 'Forgotten'").await;
+    worker.converge(now()).await.unwrap();
+    let ends = "SELECT encode(head, 'hex'), batch FROM liaison.ledger_batch ORDER BY batch DESC LIMIT 1";
+    let forgotten: (String, i64) = {
+        let row = world.hub.query_one(ends, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    // The lease was taken before the backup, and so has the same epoch after it.
+    world
+        .execute(&format!(
+            "DELETE FROM liaison.ledger_entry WHERE batch = {0}; DELETE FROM liaison.ledger_batch WHERE batch = {0}",
+            forgotten.1
+        ))
+        .await;
+    world.execute("UPDATE oms.alias SET surname = 'After'").await;
+    let error = worker.converge(now()).await.unwrap_err();
+    assert_eq!(error.1, "LedgerPutBack", "{}", error.2);
+    let follow = "SELECT count(*) FROM liaison.ledger_batch WHERE encode(previous, 'hex') = $1";
+    let broken: i64 = world.hub.query_one(follow, &[&forgotten.0]).await.unwrap().get(0);
+    assert_eq!(broken, 0, "no batch follows one that the ledger does not have");
+    // It looks again, and finds a cursor that is ahead: the replica is made anew.
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    let kind = "SELECT kind FROM liaison.ledger_batch ORDER BY batch DESC LIMIT 1";
+    assert_eq!(world.hub.query_one(kind, &[]).await.unwrap().get::<_, &str>(0), "rebuild");
+    world.drop().await;
+}
+
+#[tokio::test]
 async fn a_dead_store_or_hub_says_so() {
     let world = World::new("syncdead").await;
     let partner = world.partner("a");
