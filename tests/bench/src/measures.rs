@@ -49,6 +49,8 @@ impl Run<'_> {
                     "  load alone {:.1} CPU-s in {:.1} s, with capture {cpu:.1} CPU-s in {wall:.1} s",
                     alone.0, alone.1
                 );
+                // Whoever comes first reads the log for all: each set bears it.
+                let read = drain(liaison).await?;
                 let mut caught = Vec::new();
                 for sync in syncs.iter_mut() {
                     let (before, begun) = (liaison.usage(Some(sync))?, Instant::now());
@@ -57,8 +59,11 @@ impl Run<'_> {
                 }
                 let trim = trim(liaison, syncs).await?;
                 for (i, (usage, wall)) in caught.into_iter().enumerate() {
-                    eprintln!("  liaison {}: {usage:.2?} in {wall:.1} s, trim {trim:.2}", sets[i].name());
-                    let usage = Usage { source: usage.source + cpu + trim, ..usage };
+                    eprintln!(
+                        "  liaison {}: {usage:.2?} in {wall:.1} s, log {read:.2}, trim {trim:.2}",
+                        sets[i].name()
+                    );
+                    let usage = Usage { source: usage.source + cpu + read + trim, ..usage };
                     ours[i].push((usage, wall));
                 }
             }
@@ -275,6 +280,21 @@ async fn load_on(server: &Cluster, load: &Load) -> Result<(f64, f64)> {
         client.batch_execute(&format!("VACUUM oms.{table}")).await?;
     }
     Ok((cpu, wall.as_secs_f64()))
+}
+
+/// The write-ahead log is read into the change log: CPU-seconds.
+async fn drain(liaison: &Liaison) -> Result<f64> {
+    let hub = liaison.hub.client("oms").await?;
+    let before = liaison.hub.cpu()?;
+    let upto: String = hub.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+    loop {
+        let row = hub.query_one("SELECT liaison.wal_drain($1::text::pg_lsn, 1000000)", &[&upto]).await?;
+        hub.batch_execute("SELECT liaison.wal_release()").await?;
+        if row.get::<_, &str>(0) == "complete" {
+            break;
+        }
+    }
+    Ok(liaison.hub.cpu()? - before)
 }
 
 /// The change log is trimmed once everybody has it: CPU-seconds, with the vacuum that follows.
