@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use liaison_records::{names::PartnerName, statement::Kind};
 use serde_json::{Map, Value, json};
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::Client;
 
 use crate::{
     connect::Target,
@@ -135,13 +135,7 @@ async fn count(
     if !there.try_get::<_, bool>(0).store()? {
         return Ok(None);
     }
-    let tx = store
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .store()?;
+    let tx = roots::snapshot(store).await?;
     let hashed = roots::replica(&tx, partner).await?;
     let sql = format!(
         "SELECT c.batch, encode(c.head, 'hex'), c.agreement, c.generation, c.hub_identity FROM {share}.cursor c"

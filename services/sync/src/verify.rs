@@ -22,12 +22,12 @@ use std::{collections::HashSet, sync::Arc};
 
 use liaison_records::names::PartnerName;
 use tokio::sync::oneshot;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::Client;
 
 use crate::{
     cursor::{ALL, Point},
     delta::{Delta, cores, keys},
-    error::{Error, Of},
+    error::Error,
     fault::Step,
     gather::{Asker, gather},
     hub::{Reading, View},
@@ -115,13 +115,7 @@ async fn compare(
     };
     let (epoch, batch, ledger_head) = (held.epoch, held.cursor.batch, held.cursor.head.clone());
     let replica = async {
-        let tx = store
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await
-            .store()?;
+        let tx = roots::snapshot(&mut store).await?;
         let bears = roots::epoch(&tx, &partner).await?;
         if bears == epoch { Ok(tx) } else { Err(Error::Fenced { partner: partner.clone(), epoch }) }
     };

@@ -29,7 +29,7 @@ impl Wal {
     ///
     /// [`Error::CaptureLost`] when the slot was gone, or moved by somebody else. Then there is a new one, and a later snapshot
     /// shows that everything may have changed; no snapshot taken before this may be followed.
-    pub(crate) async fn reach(&self, upto: &str) -> Result<Lane<'_>, Error> {
+    pub async fn reach(&self, upto: &str) -> Result<Lane<'_>, Error> {
         let mut lane = self.lanes.lane("").await?;
         let reached = drain(lane.client()?, upto).await;
         if let Err(error) = reached {

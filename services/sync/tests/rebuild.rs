@@ -4,12 +4,9 @@
 
 mod support;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use futures::FutureExt;
@@ -21,29 +18,12 @@ use liaison_sync::{
     fault::{Faults, STEPS, Step},
     quote::ident,
     seed,
-    verify::{self, Ended, Outcome},
-    worker::Worker,
+    verify::Outcome,
 };
-use support::{VERIFIER, World, now, picture_sql, terms};
+use support::{VERIFIER, World, ended, now, picture_sql, terms};
 
 const ALL_GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
 const VANCOUVER: &str = r#"{"anyOf":[{"municipalities":["5915022"]}]}"#;
-
-async fn ended(world: &World, worker: &mut Worker, partner: &PartnerName, token: &str, anew: bool) -> Ended {
-    verify::request(&world.hub, partner, token, anew).await.unwrap();
-    let started = Instant::now();
-    loop {
-        worker.round(now()).await.unwrap();
-        while worker.busy() {
-            worker.wait(Duration::from_secs(1)).await;
-        }
-        if let Some(ended) = verify::ended(&world.hub, partner, token).await.unwrap() {
-            return ended;
-        }
-        assert!(started.elapsed() < Duration::from_secs(90), "it does not end");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &tokio_postgres::Client, sql: &str) -> T {
     client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)

@@ -13,10 +13,10 @@ use liaison_sync::{
     fault::Faults,
     quote::ident,
     terms::Terms,
-    verify::{self, Ended, Outcome},
+    verify::{self, Outcome},
     worker::Worker,
 };
-use support::{World, now, terms};
+use support::{World, ended, now, terms};
 use tokio_postgres::SimpleQueryMessage;
 
 const GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
@@ -61,22 +61,6 @@ async fn rows(world: &World, partner: &PartnerName, file: i64) -> Vec<String> {
 
 async fn seal(world: &World, file: i64, date: &str) {
     world.execute(&format!("UPDATE oms.offender SET sealed_on = {date} WHERE id = {file}")).await;
-}
-
-async fn verified(world: &World, worker: &mut Worker, partner: &PartnerName, token: &str) -> Ended {
-    verify::request(&world.hub, partner, token, false).await.unwrap();
-    let started = Instant::now();
-    loop {
-        worker.round(now()).await.unwrap();
-        while worker.busy() {
-            worker.wait(Duration::from_secs(1)).await;
-        }
-        if let Some(ended) = verify::ended(&world.hub, partner, token).await.unwrap() {
-            return ended;
-        }
-        assert!(started.elapsed() < Duration::from_secs(90), "it does not end");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test]
@@ -128,8 +112,8 @@ async fn a_sealed_file_leaves_every_replica_in_the_next_batch_and_comes_back_who
         assert_eq!(rows(&world, &terms.partner, 2).await, Vec::<String>::new());
         world.check_i1(terms).await;
         // Neither side of a verification has it.
-        let ended = verified(&world, &mut worker, &terms.partner, "after").await;
-        assert_eq!((ended.outcome, ended.files), (Outcome::Equal, 5), "{}", terms.partner);
+        let found = ended(&world, &mut worker, &terms.partner, "after", false).await;
+        assert_eq!((found.outcome, found.files), (Outcome::Equal, 5), "{}", terms.partner);
     }
     // Unsealed, in the state in which it was: whole.
     world

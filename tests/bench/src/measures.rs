@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use liaison_sync::{connect::Target, error::Side, wal::Wal};
+
 use crate::{
     cluster::Cluster,
-    error::Result,
+    error::{Error, Result},
     fanout::{MOST_NATIVE, Run},
     figures,
     liaison::{Liaison, Sync},
@@ -287,13 +289,9 @@ async fn drain(liaison: &Liaison) -> Result<f64> {
     let hub = liaison.hub.client("oms").await?;
     let before = liaison.hub.cpu()?;
     let upto: String = hub.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
-    loop {
-        let row = hub.query_one("SELECT liaison.wal_drain($1::text::pg_lsn, 1000000)", &[&upto]).await?;
-        hub.batch_execute("SELECT liaison.wal_release()").await?;
-        if row.get::<_, &str>(0) == "complete" {
-            break;
-        }
-    }
+    let said = |e: liaison_sync::error::Error| Error::said(e.to_string());
+    let target = Target::from_url(Side::Hub, &liaison.hub.url("postgres", "oms")).map_err(said)?;
+    Wal::new(&target).reach(&upto).await.map_err(said)?;
     Ok(liaison.hub.cpu()? - before)
 }
 

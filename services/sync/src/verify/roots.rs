@@ -8,7 +8,7 @@ use liaison_records::{
     set_hash::{SetHash, Tree, Unit, false_hash, search_row_hash},
 };
 use serde_json::Value;
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 
 use crate::{
     error::{Error, Of},
@@ -72,6 +72,11 @@ pub(super) async fn hub(view: &mut View<'_>, grant: &Grant) -> Result<Hashed, Er
 pub(super) async fn epoch(tx: &Transaction<'_>, partner: &PartnerName) -> Result<i64, Error> {
     let sql = format!("SELECT epoch FROM {}.cursor", ident(&partner.share_schema()));
     tx.query_one(&sql, &[]).await.store()?.try_get(0).store()
+}
+
+/// A snapshot of a replica, to hash it in.
+pub(crate) async fn snapshot(store: &mut Client) -> Result<Transaction<'_>, Error> {
+    store.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await.store()
 }
 
 /// What the replica is, at the snapshot of `tx`.

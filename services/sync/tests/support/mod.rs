@@ -6,6 +6,7 @@ pub mod cluster;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use liaison_sync::{
     record::Record,
     seed, subject,
     terms::{Grant, Scope, Terms},
+    verify::{self, Ended},
     worker::{Context, Worker},
 };
 use tokio_postgres::{Client, NoTls};
@@ -500,4 +502,21 @@ pub fn terms(partner: &PartnerName, groups: &[&str], share: &str) -> Terms {
 
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// Asks for a verification, or with `anew` for a rebuild, and lets the worker work until there is a result.
+pub async fn ended(world: &World, worker: &mut Worker, partner: &PartnerName, token: &str, anew: bool) -> Ended {
+    verify::request(&world.hub, partner, token, anew).await.unwrap();
+    let started = Instant::now();
+    loop {
+        worker.round(now()).await.unwrap();
+        while worker.busy() {
+            worker.wait(Duration::from_secs(1)).await;
+        }
+        if let Some(ended) = verify::ended(&world.hub, partner, token).await.unwrap() {
+            return ended;
+        }
+        assert!(started.elapsed() < Duration::from_secs(90), "it does not end");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
