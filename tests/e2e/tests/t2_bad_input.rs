@@ -1,7 +1,8 @@
 //! Bad input on a running installation: each with a message that says what must change, and nothing half made (I5).
 //!
 //! A manifest of `tests/e2e/bad` says in its first line what is expected of it: `# refused: TEXT` when the API server
-//! must refuse it with that text, `# condition: REASON: TEXT` when `Accepted` must turn False with that reason and text.
+//! must refuse it with that text, `# condition: REASON: TEXT` when `Accepted` must turn False with that reason and text. What
+//! follows a line `# once accepted: PARTNER` is applied when that partner has been accepted: who is first, is first.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, time::Duration};
@@ -38,7 +39,17 @@ fn bad_manifests_are_refused_with_what_must_change() {
         let file = path.file_name().unwrap().to_string_lossy().into_owned();
         let manifest = fs::read_to_string(&path).unwrap();
         let expected = manifest.lines().next().unwrap().trim_start_matches('#').trim().to_owned();
-        let result = apply(&manifest);
+        let result = match manifest.split_once("# once accepted: ") {
+            None => apply(&manifest),
+            Some((first, rest)) => {
+                let holder = rest.lines().next().unwrap().trim();
+                apply(first).unwrap_or_else(|e| panic!("{file} was refused by the API server: {e}"));
+                wait(&format!("{file}: {holder} accepted"), Duration::from_secs(60), || {
+                    condition(holder, "Accepted").0 == "True"
+                });
+                apply(rest.split_once('\n').unwrap().1)
+            }
+        };
         if let Some(text) = expected.strip_prefix("refused: ") {
             let error = result.expect_err(&format!("{file} was accepted"));
             assert!(error.contains(text), "{file}: expected '{text}' in:\n{error}");
