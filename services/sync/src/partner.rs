@@ -70,6 +70,8 @@ pub struct Held {
     rebuilding: bool,
     /// It is to be made anew, beside.
     pub rebuild: Option<Rebuild>,
+    /// What is there beside was found to be the ledger's, when the lease was taken: it goes on from there.
+    goes_on: bool,
     /// Files filled, of files in scope, after the last comparison.
     pub progress: Option<(usize, usize)>,
 }
@@ -138,6 +140,7 @@ pub async fn lease(
         told: None,
         rebuilding: false,
         rebuild: going_on.map(|_| Rebuild { hide: false }),
+        goes_on: going_on.is_some(),
         progress: None,
     };
     if settlement.rebuild {
@@ -162,6 +165,11 @@ impl Held {
         self.chain.clone()
     }
 
+    /// Whether what is there beside this one is known to be what the ledger's last batches that crossed were written to.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     /// The replica that is being made beside this one, under the same lease.
     pub(crate) fn beside(&self, cursor: Cursor) -> Self {
         Self {
@@ -175,6 +183,7 @@ impl Held {
             told: None,
             rebuilding: true,
             rebuild: None,
+            goes_on: false,
             progress: None,
         }
     }
@@ -188,6 +197,7 @@ impl Held {
     pub(crate) fn swapped(&mut self, beside: Self) {
         self.exact_at = beside.exact_at;
         self.rebuild = None;
+        self.goes_on = false;
     }
 
     /// How many batches its ledger has.

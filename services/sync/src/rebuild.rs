@@ -28,6 +28,7 @@ use crate::{
     seed::{Found, mark, schema, share_sql},
     tasks::{Context, Finished},
     terms::{Grant, unsealed},
+    verify,
 };
 
 /// What is to be made anew.
@@ -95,8 +96,9 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
         tx.execute(&format!("UPDATE {share}.cursor SET fenced = true"), &[]).await.store()?;
     }
     let goes_on = if schema(&tx, &partner, &next).await? == Found::Ours {
-        let sql = format!("SELECT FROM {quoted}.cursor WHERE epoch = $1 AND batch = $2 AND head = $3");
-        tx.query_opt(&sql, &[&held.epoch, &batch, &end]).await.store()?.is_some()
+        // Its cursor may name the one before the ledger's last, if that is void; then the lease has found out that it is so.
+        let sql = format!("SELECT FROM {quoted}.cursor WHERE epoch = $1 AND ($4 OR batch = $2 AND head = $3)");
+        tx.query_opt(&sql, &[&held.epoch, &batch, &end, &held.goes_on()]).await.store()?.is_some()
     } else {
         false
     };
@@ -184,6 +186,11 @@ pub(crate) async fn step(
         held.progress = beside.progress;
         let mut files = None;
         if beside.cursor.filled == ALL && beside.follows(&grant) {
+            // Before the swap: killed in between, whoever has the lease next finds it whole beside, and swaps it in. Afterwards
+            // nothing would say that it had been.
+            if let Some(request) = context.desk.asked_anew(&partner) {
+                verify::made_anew(reading.client()?, request).await?;
+            }
             swap(store, &held, faults).await?;
             held.swapped(beside);
             context.desk.rebuilt(&partner);

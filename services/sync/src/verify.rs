@@ -271,5 +271,10 @@ pub(crate) async fn give_up(hub: &Client, id: i64, reason: &str) -> Result<(), E
     requests::fail(hub, id, reason).await
 }
 
+/// What a request wanted made anew needs only be swapped in.
+pub(crate) async fn made_anew(hub: &Client, id: i64) -> Result<(), Error> {
+    requests::anew(hub, id).await
+}
+
 /// How many units are repaired; when more differ, the replica is made anew.
 const MOST_REPAIRED: usize = 2_000;

@@ -18,7 +18,7 @@ use liaison_sync::{
     fault::{Faults, STEPS, Step},
     quote::ident,
     seed,
-    verify::Outcome,
+    verify::{self, Outcome},
 };
 use support::{VERIFIER, World, ended, now, picture_sql, terms};
 
@@ -217,6 +217,68 @@ async fn a_restored_replica_is_not_shown_and_killed_anywhere_it_converges() {
     assert_eq!(left(&world, &partner).await, 1);
     dispose(&world.hub_target, &world.store_target, &partner, &Policy::Delete, "d").await.unwrap();
     assert_eq!(left(&world, &partner).await, 0);
+    world.drop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_made_anew_once_wherever_it_is_killed() {
+    let mut world = World::new("syncbonce").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=9 {
+        world.file(id, "5915022", 1).await;
+    }
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let share = ident(&partner.share_schema());
+    let small = Budget { chunk: 4, bytes: 1, ..Budget::default() };
+    let mut worker = world.worker("w", small, Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    worker.shut_down().await;
+    let crossed = "SELECT count(*) FROM liaison.ledger_entry JOIN liaison.ledger_batch b USING (partner, batch)
+                   WHERE b.kind = 'rebuild' AND b.state <> 'void' AND offender = 7";
+    let (mut before_swap, mut after_swap) = (0, 0);
+    for step in [Step::Ledgered, Step::Written, Step::Landed, Step::Read] {
+        for occurrence in 1.. {
+            let (before, had) = (oid(&world, &share).await, value::<i64>(&world.hub, crossed).await);
+            let token = format!("{step:?} {occurrence}");
+            verify::request(&world.hub, &partner, &token, true).await.unwrap();
+            let met = Arc::new(AtomicU32::new(0));
+            let hook = met.clone();
+            let faults = Faults::hooked(move |at, _| {
+                let stop = at == step && hook.fetch_add(1, Ordering::Relaxed) + 1 == occurrence;
+                async move { if stop { Err(Error::Stopped) } else { Ok(()) } }.boxed()
+            });
+            // Killed there: nothing of what the process knew is left.
+            let mut killed = world.worker("w", small, faults);
+            killed.set_terms(vec![terms.clone()]);
+            while met.load(Ordering::Relaxed) < occurrence
+                && verify::ended(&world.hub, &partner, &token).await.unwrap().is_none()
+            {
+                killed.round(now()).await.unwrap();
+                killed.wait(std::time::Duration::from_millis(20)).await;
+            }
+            let reached = met.load(Ordering::Relaxed) >= occurrence;
+            drop(killed);
+            let between = oid(&world, &share).await;
+            let mut next = world.worker("w", small, Faults::default());
+            next.set_terms(vec![terms.clone()]);
+            let done = ended(&world, &mut next, &partner, &token, true).await;
+            assert_eq!(done.outcome, Outcome::Equal, "{token}");
+            let after = oid(&world, &share).await;
+            assert_ne!(before, after, "{token}: made anew");
+            assert!(between == before || between == after, "{token}: made anew twice");
+            assert_eq!(value::<i64>(&world.hub, crossed).await, had + 1, "{token}: every file crossed once");
+            world.check_i1(&terms).await;
+            assert_eq!(left(&world, &partner).await, 0, "{token}");
+            next.shut_down().await;
+            if !reached {
+                break;
+            }
+            *(if between == before { &mut before_swap } else { &mut after_swap }) += 1;
+        }
+    }
+    assert!(before_swap >= 5 && after_swap >= 2, "killed {before_swap} times before the swap, {after_swap} after it");
     world.drop().await;
 }
 

@@ -189,6 +189,14 @@ impl Desk {
         }
     }
 
+    /// The request that asks for a replica made anew, before it is.
+    pub(crate) fn asked_anew(&self, partner: &PartnerName) -> Option<i64> {
+        match self.state().entries.get(partner)? {
+            Entry::Waiting(turn) => turn.rebuild.map(|_| turn.id),
+            Entry::Running(_) => None,
+        }
+    }
+
     /// It was made anew.
     pub(crate) fn rebuilt(&self, partner: &PartnerName) {
         if let Some(Entry::Waiting(turn)) = self.state().entries.get_mut(partner) {

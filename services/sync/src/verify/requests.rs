@@ -172,6 +172,14 @@ pub(super) async fn finish(hub: &mut Client, verified: &Verified) -> Result<(), 
     tx.commit().await.hub()
 }
 
+/// What a request wanted made anew is whole beside, and goes on to the swap whoever has the lease: it is not made twice.
+pub(super) async fn anew(hub: &Client, id: i64) -> Result<(), Error> {
+    hub.execute("UPDATE liaison.verification SET anew = false WHERE id = $1 AND ended_at IS NULL", &[&id])
+        .await
+        .hub()?;
+    Ok(())
+}
+
 /// Ends a request that cannot be met.
 pub(super) async fn fail(hub: &Client, id: i64, reason: &str) -> Result<(), Error> {
     hub.execute(
