@@ -137,6 +137,6 @@ fn open_is_what_status_grants_and_spec_does_not_take_away() {
     c.spec.suspend = Some(true);
     assert!(!is_open(&c, now));
     c.spec.suspend = None;
-    c.spec.revocation = Some(crate::partner_connection::Revocation { revoked: true });
+    c.spec.revocation = Some(crate::partner_connection::Revocation { revoked: true, not_before: None });
     assert!(!is_open(&c, now));
 }

@@ -4,6 +4,7 @@
 
 pub mod acceptance;
 pub mod partner_connection;
+pub mod revocation;
 mod rules;
 pub mod schema;
 pub mod sharing_agreement;
@@ -19,6 +20,9 @@ pub const FINALIZER: &str = "federation.csc-scc.gc.ca/cleanup";
 
 /// The label that names the partner an object belongs to.
 pub const PARTNER_LABEL: &str = "federation.csc-scc.gc.ca/partner";
+
+/// The annotation of a key's claim that says when the key was revoked. Such a claim is never freed.
+pub const REVOKED_ANNOTATION: &str = "federation.csc-scc.gc.ca/revoked";
 
 /// The annotation of a connection that asks for a verification of its replica; any new value asks again.
 pub const VERIFY_ANNOTATION: &str = "federation.csc-scc.gc.ca/verify";

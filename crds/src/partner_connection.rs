@@ -14,7 +14,7 @@ use liaison_records::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{conditions_schema, time_schema};
+use crate::schema::{acknowledgements_schema, conditions_schema, time_schema};
 
 /// One partner: who, under which agreement, what is shared, and the public keys by which it connects.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -242,12 +242,16 @@ pub struct Replica {
     pub store_name: String,
 }
 
-/// Revocation of the partner's credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// Revocation of the partner's credentials. What was revoked stays so: no key that was, is ever accepted again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Revocation {
-    /// True ends the tunnel, the certificates and every live connection.
+    /// True ends the tunnel, the certificates and every live connection; coming back needs new keys.
     pub revoked: bool,
+    /// Every key that was first seen before this instant is revoked, with its certificates; later ones stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub not_before: Option<Time>,
 }
 
 /// What deleting the object does to the replica.
@@ -284,6 +288,10 @@ pub struct PartnerConnectionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(max = 44)))]
     pub wire_guard_keys: Vec<String>,
+    /// When each of them was first seen, which is what `spec.revocation.notBefore` is held against.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub wire_guard_keys_seen: Vec<SeenKey>,
     /// Certificates that are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
@@ -291,6 +299,46 @@ pub struct PartnerConnectionStatus {
     /// What the last verification of the replica found. Changes only when one ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<VerifiedReplica>,
+    /// What each gateway has revoked, and when nothing more got through; written by the gateways, which never take any of it back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "acknowledgements_schema")]
+    pub gateways: Vec<Acknowledgement>,
+}
+
+/// When a key was first seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenKey {
+    /// The key.
+    #[schemars(length(max = 44))]
+    pub public_key: String,
+    /// When it was claimed for the partner.
+    #[schemars(schema_with = "time_schema")]
+    pub first_seen: Time,
+}
+
+/// A gateway's word that a revocation has taken effect there: peers gone, live connections ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Acknowledgement {
+    /// The gateway.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The generation at which `revokedAt` was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// When `spec.revocation.revoked` last took effect; keys seen until then stay revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub revoked_at: Option<Time>,
+    /// The `spec.revocation.notBefore` that last took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub not_before: Option<Time>,
+    /// When it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub not_before_at: Option<Time>,
 }
 
 /// What the last verification of the replica found.
@@ -374,6 +422,10 @@ pub struct IssuedCertificate {
     /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo, the same as in the request it was issued on.
     #[schemars(length(max = 64))]
     pub public_key_sha256: String,
+    /// When that key was first seen, which is what `spec.revocation.notBefore` is held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub key_first_seen: Option<Time>,
     /// Leaf and issuing certificate in PEM.
     #[schemars(length(max = 16384))]
     pub chain: String,

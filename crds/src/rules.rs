@@ -60,6 +60,11 @@ pub(crate) const PARTNER_CONNECTION: &[Rule] = &[
         TERM_MESSAGE,
     ),
     rule(
+        &["properties", "spec", "properties", "revocation", "properties", "notBefore"],
+        "self >= timestamp('2020-01-01T00:00:00Z') && self < timestamp('2100-01-01T00:00:00Z')",
+        "must lie between 2020 and 2100: keys first seen before it are revoked for good",
+    ),
+    rule(
         &["properties", "spec", "properties", "credentials", "properties", "wireGuard", "properties", "publicKeys"],
         UNIQUE,
         "must not hold a key twice",

@@ -24,6 +24,7 @@ const CONNECTION_FAILURES: &[(&str, &str)] = &[
     ("/spec/share/fieldGroups", r#"["aliases"]"#),
     ("/spec/share/fieldGroups", r#"["identity","aliases","aliases"]"#),
     ("/spec/share/population/anyOf", r#"[{"custody":["Community"]},{}]"#),
+    ("/spec/revocation/notBefore", r#""2206-01-01T00:00:00Z""#),
     ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
     (
         "/spec/credentials/certificate/signingRequests",

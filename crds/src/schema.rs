@@ -8,7 +8,7 @@ use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use crate::{PartnerConnection, SharingAgreement, rules};
+use crate::{PartnerConnection, SharingAgreement, partner_connection::Acknowledgement, rules};
 
 /// Schema of `metav1.Condition`s, merged by type.
 pub(crate) fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
@@ -42,6 +42,18 @@ pub(crate) fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
                 }
             }
         }
+    })
+}
+
+/// Schema of the gateways' acknowledgements, merged by name: each gateway applies its own.
+pub(crate) fn acknowledgements_schema(generator: &mut SchemaGenerator) -> Schema {
+    let item = generator.subschema_for::<Acknowledgement>();
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": item,
     })
 }
 

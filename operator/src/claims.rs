@@ -1,13 +1,22 @@
 //! Claims of tunnel slots and keys: Leases named after what they claim, made by plain create. 409 = another was first.
 //!
-//! The name in etcd is the lock. A claim stays until its partner is disposed of or no longer names the key.
+//! The name in etcd is the lock. A claim stays until its partner is disposed of or no longer names the key. A key's claim
+//! remembers when the key was first seen, and that it was revoked: such a claim is never freed, so the key is never accepted
+//! again, whoever names it.
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, Preconditions},
 };
-use liaison_crds::PARTNER_LABEL;
+use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -16,10 +25,10 @@ use crate::{
 };
 
 /// Whose a claim is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Claim {
-    /// The one who asked.
-    Mine,
+    /// The one's who asked.
+    Mine(Box<Lease>),
     /// Another partner's, by name.
     Of(String),
 }
@@ -51,24 +60,73 @@ pub async fn of(leases: &Api<Lease>, partner: &str) -> Result<Vec<Lease>, kube::
     Ok(list.items.into_iter().filter(|lease| holder(lease) == partner).collect())
 }
 
-/// Claims one thing.
-pub async fn claim(leases: &Api<Lease>, name: &str, partner: &str) -> Result<Claim, kube::Error> {
+/// Claims one thing, which is seen for the first time at `now` if nobody has claimed it.
+pub async fn claim(leases: &Api<Lease>, name: &str, partner: &str, now: Timestamp) -> Result<Claim, kube::Error> {
     // Looking first keeps a claim that is lost from being tried as a write on every visit.
     let lease = match leases.get_opt(name).await? {
         Some(lease) => lease,
-        None => apply::create_once(leases, &lease(name, partner)).await?.0,
+        None => apply::create_once(leases, &lease(name, partner, now)).await?.0,
     };
-    let holder = holder(&lease);
-    Ok(if holder == partner { Claim::Mine } else { Claim::Of(holder.to_owned()) })
+    let holder = holder(&lease).to_owned();
+    Ok(if holder == partner { Claim::Mine(Box::new(lease)) } else { Claim::Of(holder) })
+}
+
+/// Whether a Lease of this name claims a key.
+pub fn is_key(name: &str) -> bool {
+    name.starts_with("wgkey-") || name.starts_with("csrkey-")
+}
+
+/// What a claim remembers of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// When it was first seen, to the second.
+    pub first_seen: Timestamp,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+impl Memory {
+    /// Reads it. A claim made by an earlier version says when in its metadata only.
+    pub fn of(lease: &Lease) -> Self {
+        let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|at| at.0);
+        let first_seen = acquired.or_else(|| lease.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        let whole = first_seen.and_then(|at| Timestamp::from_second(at.as_second()).ok());
+        Self {
+            first_seen: whole.unwrap_or(Timestamp::UNIX_EPOCH),
+            revoked: lease.annotations().contains_key(REVOKED_ANNOTATION),
+        }
+    }
+}
+
+/// What a partner's claims remember of its keys, by the name of the Lease.
+pub type Memories = BTreeMap<String, Memory>;
+
+/// Reads them.
+pub fn memories(held: &[Lease]) -> Memories {
+    let keys = held.iter().filter(|lease| is_key(&lease.name_any()));
+    keys.map(|lease| (lease.name_any(), Memory::of(lease))).collect()
+}
+
+/// Notes that a key was revoked.
+pub async fn revoke(leases: &Api<Lease>, lease: &Lease, now: Timestamp) -> Result<Lease, kube::Error> {
+    let patch = json!({"metadata": {"annotations": {REVOKED_ANNOTATION: now.to_string()}}});
+    let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
+    leases.patch(&lease.name_any(), &params, &Patch::Merge(&patch)).await
 }
 
 /// Claims a slot: the partner's own if it has one, else the first free one in its order.
-pub async fn claim_slot(leases: &Api<Lease>, held: &[Lease], pools: &Pools, partner: &str) -> Result<u32, Error> {
+pub async fn claim_slot(
+    leases: &Api<Lease>,
+    held: &[Lease],
+    pools: &Pools,
+    partner: &str,
+    now: Timestamp,
+) -> Result<u32, Error> {
     if let Some(slot) = held_slot(held) {
         return Ok(slot);
     }
     for slot in pools.probe(partner) {
-        if claim(leases, &slots::lease_name(slot), partner).await? == Claim::Mine {
+        if let Claim::Mine(_) = claim(leases, &slots::lease_name(slot), partner, now).await? {
             return Ok(slot);
         }
     }
@@ -95,7 +153,7 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-fn lease(name: &str, partner: &str) -> Lease {
+fn lease(name: &str, partner: &str, now: Timestamp) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -110,6 +168,10 @@ fn lease(name: &str, partner: &str) -> Lease {
             ),
             ..ObjectMeta::default()
         },
-        spec: Some(LeaseSpec { holder_identity: Some(partner.to_owned()), ..LeaseSpec::default() }),
+        spec: Some(LeaseSpec {
+            holder_identity: Some(partner.to_owned()),
+            acquire_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        }),
     }
 }

@@ -92,6 +92,146 @@ async fn a_manifest_becomes_ready_and_a_second_reconcile_writes_nothing() {
     assert_eq!((said(&live, "Ready").0, said(&live, "Ready").1), ("True".into(), "Revoked".into()));
 }
 
+fn keys_of(object: &PartnerConnection) -> (usize, usize) {
+    let status = object.status.as_ref().unwrap();
+    assert_eq!(status.wire_guard_keys.len(), status.wire_guard_keys_seen.len());
+    assert!(status.certificates.iter().all(|issued| issued.key_first_seen.is_some()));
+    (status.wire_guard_keys.len(), status.certificates.len())
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_never_accepted_again_whoever_names_it() {
+    let stage = Stage::new("burnt").await;
+    stage.agree(&["p", "q"]).await;
+    let first = connection("p");
+    stage.apply(&first).await;
+    stage.settle("p").await;
+    assert_eq!(keys_of(&stage.get("p").await.unwrap()), (1, 1));
+
+    // Revoked and given new keys in one edit; then taken back with the old ones.
+    let second = connection("p");
+    let mut object = second.clone();
+    object["spec"]["revocation"] = json!({"revoked": true});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    assert_eq!(keys_of(&stage.get("p").await.unwrap()), (0, 0));
+    let mut object = first.clone();
+    object["spec"]["revocation"] = json!({"revoked": false});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((keys_of(&live), said(&live, "Accepted").0.as_str()), ((0, 0), "True"));
+    let (status, reason, message) = said(&live, "CredentialsReady");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "KeyRevoked"));
+    assert!(message.contains("publicKeys[0]") && message.contains("signingRequests[0]"), "{message}");
+    // I9: refusing writes nothing.
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 0);
+
+    // The new ones, which waited in the manifest of the revocation, are new. The old beside them stay revoked.
+    let mut object = second.clone();
+    let both = |path: &str| json!([first.pointer(path).unwrap()[0], second.pointer(path).unwrap()[0]]);
+    object["spec"]["revocation"] = json!({"revoked": false});
+    object["spec"]["credentials"]["wireGuard"]["publicKeys"] = both("/spec/credentials/wireGuard/publicKeys");
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!(keys_of(&live), (1, 1));
+    assert_eq!(
+        live.status.as_ref().unwrap().wire_guard_keys[0],
+        second["spec"]["credentials"]["wireGuard"]["publicKeys"][0]
+    );
+    assert_eq!(said(&live, "Ready").0, "True");
+    assert!(said(&live, "CredentialsReady").2.contains("to be removed from the manifest: `credentials.wireGuard"));
+
+    // Beyond the manifest: another partner may not have it, and the partner itself not under a new object.
+    let mut other = connection("q");
+    other["spec"]["credentials"]["wireGuard"] = first["spec"]["credentials"]["wireGuard"].clone();
+    stage.apply(&other).await;
+    stage.settle("q").await;
+    assert_eq!(said(&stage.get("q").await.unwrap(), "Accepted").1, "KeyInUse");
+    stage.delete("p").await;
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none());
+    assert_eq!(stage.held("p").await, ["Job dispose-P-", "Lease csrkey-", "Lease wgkey-"], "only what was revoked");
+    stage.apply(&first).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((keys_of(&live), said(&live, "CredentialsReady").1.as_str()), ((0, 0), "KeyRevoked"));
+}
+
+#[tokio::test]
+async fn deleting_what_is_revoked_remembers_it_though_nobody_had_looked_in_between() {
+    let stage = Stage::new("gone").await;
+    stage.agree(&["p"]).await;
+    stage.apply(&connection("p")).await;
+    stage.settle("p").await;
+    patch(&stage, "p", &json!({"spec": {"revocation": {"revoked": true}}})).await;
+    stage.delete("p").await;
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none());
+    assert_eq!(stage.held("p").await, ["Job dispose-P-", "Lease csrkey-", "Lease wgkey-"]);
+}
+
+#[tokio::test]
+async fn a_date_revokes_older_keys_and_so_does_what_a_gateway_has_acknowledged() {
+    let stage = Stage::new("dated").await;
+    stage.agree(&["p", "q"]).await;
+    let first = connection("p");
+    stage.apply(&first).await;
+    stage.settle("p").await;
+    // As if it had been claimed last year.
+    let leases: Api<Lease> = stage.system();
+    let of_p = ListParams::default().labels("federation.csc-scc.gc.ca/partner=p");
+    for lease in leases.list(&of_p).await.unwrap() {
+        let older = json!({"spec": {"acquireTime": "2025-01-01T00:00:00.000000Z"}});
+        leases.patch(&lease.name_any(), &PatchParams::default(), &Patch::Merge(&older)).await.unwrap();
+    }
+    let second = connection("p");
+    let mut object = first.clone();
+    for path in ["/spec/credentials/wireGuard/publicKeys", "/spec/credentials/certificate/signingRequests"] {
+        *object.pointer_mut(path).unwrap() = json!([first.pointer(path).unwrap()[0], second.pointer(path).unwrap()[0]]);
+    }
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!(keys_of(&live), (2, 2));
+    assert_eq!(live.status.unwrap().wire_guard_keys_seen[0].first_seen.0.to_string(), "2025-01-01T00:00:00Z");
+
+    // The future is refused: it would revoke the new keys too, so nothing is granted or noted.
+    object["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2099-01-01T00:00:00Z"});
+    let mut future = connection("q");
+    future["spec"]["revocation"] = object["spec"]["revocation"].clone();
+    stage.apply(&future).await;
+    stage.settle("q").await;
+    let live = stage.get("q").await.unwrap();
+    assert_eq!((said(&live, "Accepted").1.as_str(), stage.held("q").await.len()), ("InvalidSpec", 0));
+    assert!(said(&live, "Accepted").2.contains("must not lie in the future"));
+
+    object["spec"]["revocation"]["notBefore"] = json!("2025-06-01T00:00:00Z");
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((keys_of(&live), said(&live, "Ready").0.as_str()), ((1, 1), "True"));
+    let status = live.status.unwrap();
+    assert_eq!(status.wire_guard_keys[0], second["spec"]["credentials"]["wireGuard"]["publicKeys"][0]);
+
+    // Revoked and taken back while the operator was away: the gateway's word is enough.
+    let word = json!({"apiVersion": "federation.csc-scc.gc.ca/v1alpha1", "kind": "PartnerConnection", "metadata": {"name": "p"},
+        "status": {"gateways": [{"name": "gateway", "generation": 9, "revokedAt": jiff::Timestamp::now().to_string()}]}});
+    let api: Api<PartnerConnection> = stage.partners();
+    api.patch_status("p", &PatchParams::apply("liaison-gateway-gateway").force(), &Patch::Apply(&word)).await.unwrap();
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!((keys_of(&live), said(&live, "CredentialsReady").1.as_str()), ((0, 0), "KeyRevoked"));
+    assert_eq!(live.status.unwrap().gateways.len(), 1, "the operator leaves the gateway's word");
+    let third = connection("p");
+    stage.apply(&third).await;
+    stage.settle("p").await;
+    assert_eq!(keys_of(&stage.get("p").await.unwrap()), (1, 1));
+}
+
 async fn patch(stage: &Stage, name: &str, patch: &serde_json::Value) {
     let api: Api<PartnerConnection> = stage.partners();
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();

@@ -21,7 +21,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
-use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY};
+use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, revocation::Floor};
 use liaison_records::names::PartnerName;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -39,7 +39,7 @@ use super::{
 use crate::{
     apply,
     ca::Subject,
-    claims::{self, Claim},
+    claims::{self, Claim, Memories, Memory},
     context::Context,
     install::{self, Wanted},
     scram,
@@ -68,11 +68,14 @@ impl Visit<'_> {
     ) -> Result<(PartnerConnection, Outcome), Error> {
         let (ctx, partner) = (self.ctx, self.names.partner.as_str());
         let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
-        if checked.accepted() {
-            checked.refusal = self.claim_keys(&leases, &world, &checked).await?;
+        let floor = Floor::of(&connection);
+        self.remember_revoked(&leases, &mut world, checked.revoked, floor).await?;
+        // A key that comes while everything is revoked is looked at when that ends, so that it can be a new one then.
+        if checked.accepted() && !checked.revoked {
+            checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor).await?;
         }
         let slot = match (checked.accepted(), checked.provisioned) {
-            (true, _) => claims::claim_slot(&leases, &world.leases, &ctx.pools, partner).await.map(Some),
+            (true, _) => claims::claim_slot(&leases, &world.leases, &ctx.pools, partner, self.now).await.map(Some),
             (false, true) => Ok(claims::held_slot(&world.leases)),
             (false, false) => Ok(None),
         };
@@ -82,7 +85,7 @@ impl Visit<'_> {
             Err(error) => return Err(error.into()),
         };
         let before = connection.status.clone();
-        let mut outcome = self.grants(&checked, before.as_ref(), slot)?;
+        let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), slot)?;
         // What is granted is written before anything reads it; what is taken away, before anything else.
         let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
         let connection = status::write_grants(&api, &connection, &outcome, self.now).await?;
@@ -127,28 +130,40 @@ impl Visit<'_> {
         Ok((connection, outcome))
     }
 
+    /// Notes on the partner's claims which of its keys are revoked, whether the manifest still names them or not. Before
+    /// anything else: killed afterwards, the next visit knows.
+    async fn remember_revoked(
+        &self,
+        leases: &Api<Lease>,
+        world: &mut World,
+        all: bool,
+        floor: Floor,
+    ) -> Result<(), Error> {
+        for lease in world.leases.iter_mut().filter(|lease| claims::is_key(&lease.name_any())) {
+            let memory = Memory::of(lease);
+            if !memory.revoked && (all || floor.revokes(Some(memory.first_seen))) {
+                *lease = claims::revoke(leases, lease, self.now).await?;
+                tracing::info!(partner = self.names.partner, claim = lease.name_any(), "key revoked for good");
+            }
+        }
+        Ok(())
+    }
+
     async fn claim_keys(
         &self,
         leases: &Api<Lease>,
-        world: &World,
+        world: &mut World,
         checked: &Checked,
+        floor: Floor,
     ) -> Result<Option<Refusal>, Error> {
-        let keys = checked
-            .keys
-            .iter()
-            .enumerate()
-            .map(|(i, key)| (&key.lease, format!("`credentials.wireGuard.publicKeys[{i}]`")));
-        let requests = checked
-            .requests
-            .iter()
-            .enumerate()
-            .map(|(i, asked)| (&asked.lease, format!("the key of `credentials.certificate.signingRequests[{i}]`")));
-        for (lease, what) in keys.chain(requests) {
+        let seen = floor.first_sight(self.now);
+        for (lease, what) in checked.named() {
             if world.leases.iter().any(|held| held.name_any() == *lease) {
                 continue;
             }
-            if let Claim::Of(holder) = claims::claim(leases, lease, &self.names.partner).await? {
-                return Ok(Some(Refusal::KeyInUse { what, holder }));
+            match claims::claim(leases, lease, &self.names.partner, seen).await? {
+                Claim::Mine(lease) => world.leases.push(*lease),
+                Claim::Of(holder) => return Ok(Some(Refusal::KeyInUse { what, holder })),
             }
         }
         Ok(None)
@@ -159,6 +174,7 @@ impl Visit<'_> {
         &self,
         checked: &Checked,
         before: Option<&liaison_crds::PartnerConnectionStatus>,
+        memories: &Memories,
         slot: Result<Option<u32>, claims::Error>,
     ) -> Result<Outcome, Error> {
         let ctx = self.ctx;
@@ -175,12 +191,13 @@ impl Visit<'_> {
                 partner,
                 checked,
                 before,
+                memories,
                 &ctx.authority,
                 &ctx.settings.domain,
                 self.now,
                 rand::random,
             )?;
-            (plan::keys(checked, before), issued)
+            (plan::keys(checked, before, memories), issued)
         } else {
             (Vec::new(), Vec::new())
         };
@@ -188,14 +205,25 @@ impl Visit<'_> {
             Some(refusal) => State::no(refusal.reason(), refusal.to_string()),
             None => State::yes("Accepted", "the agreement covers what the manifest asks"),
         };
+        let revoked = plan::revoked(checked, memories);
         let credentials = if checked.revoked {
             State::no("Revoked", "revoked in the manifest: no key and no certificate is accepted")
         } else if let Some(full) = full {
             State::no("PoolFull", full)
+        } else if !revoked.is_empty() && (keys.is_empty() || certificates.is_empty()) {
+            let named = revoked.join(" and ");
+            State::no(
+                "KeyRevoked",
+                format!("{named} must be replaced by a new key: what was revoked is never accepted again"),
+            )
         } else if keys.is_empty() || certificates.is_empty() {
             State::no("NotAccepted", "keys are claimed and certificates issued once the connection is accepted")
         } else {
-            State::yes("Issued", format!("WireGuard keys: {}, certificates: {}", keys.len(), certificates.len()))
+            let mut message = format!("WireGuard keys: {}, certificates: {}", keys.len(), certificates.len());
+            if !revoked.is_empty() {
+                message = format!("{message}; revoked, and to be removed from the manifest: {}", revoked.join(", "));
+            }
+            State::yes("Issued", message)
         };
         let granted = connection.is_some();
         Ok(Outcome {
@@ -348,10 +376,8 @@ impl Visit<'_> {
     async fn release_unused(&self, leases: &Api<Lease>, world: &World, checked: &Checked) -> Result<(), Error> {
         for lease in &world.leases {
             let name = lease.name_any();
-            let is_key = name.starts_with("wgkey-") || name.starts_with("csrkey-");
-            let named = checked.keys.iter().any(|key| key.lease == name)
-                || checked.requests.iter().any(|asked| asked.lease == name);
-            if is_key && !named {
+            let free = claims::is_key(&name) && !Memory::of(lease).revoked;
+            if free && !checked.named().any(|(named, _)| *named == name) {
                 claims::release(leases, lease).await?;
             }
         }

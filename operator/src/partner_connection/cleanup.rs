@@ -19,7 +19,7 @@ use kube::{
     discovery::ApiResource,
     runtime::controller::Action,
 };
-use liaison_crds::{FINALIZER, PartnerConnection, conditions, partner_connection::DeletionPolicy};
+use liaison_crds::{FINALIZER, PartnerConnection, conditions, partner_connection::DeletionPolicy, revocation::Floor};
 use serde_json::{Value, json};
 
 use super::{
@@ -31,7 +31,11 @@ use super::{
     verification,
     workloads::{self, Task},
 };
-use crate::{apply, claims, context::Context};
+use crate::{
+    apply,
+    claims::{self, Memory},
+    context::Context,
+};
 
 /// One visit to a connection that is being deleted.
 pub async fn cleanup(
@@ -66,7 +70,7 @@ pub async fn cleanup(
             return Ok(soon());
         }
     }
-    release(ctx, names).await?;
+    release(ctx, names, connection.as_ref()).await?;
     unfinalize(ctx, meta).await?;
     Ok(Action::await_change())
 }
@@ -156,8 +160,20 @@ async fn remove_access(ctx: &Context, names: &Names) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Frees Secrets, then keys, then the slot.
-async fn release(ctx: &Context, names: &Names) -> Result<(), Error> {
+/// Whether everything is revoked, and from when on a key is not. Of what does not fit the types: any word of it counts.
+async fn revocation(ctx: &Context, connection: Option<&PartnerConnection>, name: &str) -> Result<(bool, Floor), Error> {
+    if let Some(connection) = connection {
+        let all = connection.spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked);
+        return Ok((all, Floor::of(connection)));
+    }
+    let live = raw(ctx).get_opt(name).await?;
+    let said =
+        |pointer| live.as_ref().and_then(|live| live.data.pointer(pointer)).is_some_and(|value| !value.is_null());
+    Ok((said("/spec/revocation") || said("/status/gateways"), Floor::default()))
+}
+
+/// Frees Secrets, then keys that were not revoked, then the slot.
+async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnection>) -> Result<(), Error> {
     let partners: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     let system: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     reach(apply::ensure_gone(&partners, &names.reader, false).await)?;
@@ -166,8 +182,16 @@ async fn release(ctx: &Context, names: &Names) -> Result<(), Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     let mut held = claims::of(&leases, &names.partner).await?;
     held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());
+    let (all, floor) = revocation(ctx, connection, &names.partner).await?;
     for lease in &held {
-        claims::release(&leases, lease).await?;
+        let memory = Memory::of(lease);
+        match claims::is_key(&lease.name_any()) {
+            true if memory.revoked => {}
+            true if all || floor.revokes(Some(memory.first_seen)) => {
+                claims::revoke(&leases, lease, ctx.now()).await?;
+            }
+            _ => claims::release(&leases, lease).await?,
+        }
     }
     Ok(())
 }

@@ -110,7 +110,9 @@ pub fn provisioned() -> PartnerConnectionStatus {
         store_name: Some("shared".into()),
         connection: Some(super::plan::connection("vancouver-police", 5, &pools, &settings(), "g", "root")),
         wire_guard_keys: vec![],
+        wire_guard_keys_seen: vec![],
         certificates: vec![],
         replica: None,
+        gateways: vec![],
     }
 }

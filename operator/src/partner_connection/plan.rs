@@ -4,24 +4,49 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use liaison_crds::partner_connection::{Connection, IssuedCertificate, PartnerConnectionStatus};
+use liaison_crds::partner_connection::{Connection, IssuedCertificate, PartnerConnectionStatus, SeenKey};
 
 use super::validate::Checked;
 use crate::{
     ca::{self, Authority, LEAF_DAYS, Subject},
+    claims::{Memories, Memory},
     settings::Settings,
     slots::Pools,
 };
 
-/// The WireGuard keys that are accepted: those of the manifest, once accepted; those already accepted and still in the
-/// manifest otherwise; none when revoked.
-pub fn keys(checked: &Checked, status: Option<&PartnerConnectionStatus>) -> Vec<String> {
+/// The WireGuard keys that are accepted, and since when they are known: those of the manifest, once accepted; those already
+/// accepted and still in the manifest otherwise; none when revoked, and none that ever was.
+pub fn keys(checked: &Checked, status: Option<&PartnerConnectionStatus>, memories: &Memories) -> Vec<SeenKey> {
     if checked.revoked {
         return Vec::new();
     }
     let granted = |key: &str| status.is_some_and(|status| status.wire_guard_keys.iter().any(|granted| granted == key));
-    let texts = checked.keys.iter().map(|key| &key.text);
-    texts.filter(|key| checked.accepted() || granted(key)).cloned().collect()
+    let seen = |key: &str| {
+        let all = status.into_iter().flat_map(|status| &status.wire_guard_keys_seen);
+        all.filter(|seen| seen.public_key == key).map(|seen| seen.first_seen.0).min()
+    };
+    let live = checked.keys.iter().filter(|key| checked.accepted() || granted(&key.text));
+    live.filter_map(|key| {
+        let first_seen = first_seen(memories.get(&key.lease), seen(&key.text))?;
+        Some(SeenKey { public_key: key.text.clone(), first_seen: Time(first_seen) })
+    })
+    .collect()
+}
+
+/// When a key was first seen, by its claim or by what status says; none if it was revoked.
+fn first_seen(memory: Option<&Memory>, stated: Option<Timestamp>) -> Option<Timestamp> {
+    match memory {
+        Some(memory) if memory.revoked => None,
+        Some(memory) => Some(stated.map_or(memory.first_seen, |stated| stated.min(memory.first_seen))),
+        // A claim that somebody has deleted takes nothing away; who knows nothing of it knows no time either.
+        None => Some(stated.unwrap_or(Timestamp::UNIX_EPOCH)),
+    }
+}
+
+/// What the manifest still names and was revoked.
+pub fn revoked(checked: &Checked, memories: &Memories) -> Vec<String> {
+    let was = |lease: &String| memories.get(lease).is_some_and(|memory| memory.revoked);
+    checked.named().filter(|(lease, _)| was(lease)).map(|(_, what)| what).collect()
 }
 
 /// The certificates that are accepted: for each request the newest, and its predecessor until that ends.
@@ -32,6 +57,7 @@ pub fn certificates(
     partner: &str,
     checked: &Checked,
     status: Option<&PartnerConnectionStatus>,
+    memories: &Memories,
     authority: &Authority,
     domain: &str,
     now: Timestamp,
@@ -50,6 +76,8 @@ pub fn certificates(
             .cloned()
             .collect();
         held.sort_by_key(|held| std::cmp::Reverse(held.not_after.0));
+        let stated = held.iter().filter_map(|held| held.key_first_seen.as_ref()).map(|seen| seen.0).min();
+        let Some(first_seen) = first_seen(memories.get(&asked.lease), stated) else { continue };
         let issue = match held.first() {
             None => checked.accepted(),
             Some(newest) => checked.authorized_until().is_some() && authority.is_due(&newest.chain, now),
@@ -68,6 +96,7 @@ pub fn certificates(
                 IssuedCertificate {
                     sha256: issued.sha256,
                     public_key_sha256: spki.clone(),
+                    key_first_seen: None,
                     chain: issued.chain,
                     not_before: Time(issued.not_before),
                     not_after: Time(issued.not_after),
@@ -75,6 +104,9 @@ pub fn certificates(
             );
         }
         held.truncate(2);
+        for held in &mut held {
+            held.key_first_seen = Some(Time(first_seen));
+        }
         all.extend(held);
     }
     Ok(all)
@@ -115,6 +147,29 @@ mod tests {
         validate::validate,
     };
 
+    /// As if all the manifest's keys had been claimed on the first day.
+    fn remembered(checked: &Checked, revoked: bool) -> Memories {
+        let memory = Memory { first_seen: now(), revoked };
+        checked.named().map(|(lease, _)| (lease.clone(), memory)).collect()
+    }
+
+    #[test]
+    fn a_revoked_key_gets_nothing_and_the_manifest_is_told_which() {
+        let c = fixture("vancouver-police");
+        let checked = validate(&c, Some(&agreement()), "shared", now());
+        let issue = |revoked| {
+            let memories = remembered(&checked, revoked);
+            let issued = certificates("p", &checked, None, &memories, &authority(), "x.ca", now(), || [9; 16]);
+            (keys(&checked, None, &memories).len(), issued.unwrap().len(), plan_revoked(&checked, &memories))
+        };
+        assert_eq!(issue(false), (1, 1, 0));
+        assert_eq!(issue(true), (0, 0, 2));
+    }
+
+    fn plan_revoked(checked: &Checked, memories: &Memories) -> usize {
+        revoked(checked, memories).len()
+    }
+
     #[test]
     fn a_certificate_is_issued_once_and_renewed_beside_the_old_one() {
         let (authority, agreement) = (authority(), agreement());
@@ -122,7 +177,9 @@ mod tests {
         let at = |day: i64| Timestamp::from_second(now().as_second() + day * 86_400).unwrap();
         let issue = |c: &liaison_crds::PartnerConnection, day| {
             let checked = validate(c, Some(&agreement), "shared", at(day));
-            certificates("vancouver-police", &checked, c.status.as_ref(), &authority, "x.ca", at(day), || [9; 16])
+            let memories = remembered(&checked, false);
+            let status = c.status.as_ref();
+            certificates("vancouver-police", &checked, status, &memories, &authority, "x.ca", at(day), || [9; 16])
                 .unwrap()
         };
         let first = issue(&c, 0);
@@ -133,7 +190,7 @@ mod tests {
         assert_eq!((second.len(), &second[1]), (2, &first[0]));
         c.status = Some(PartnerConnectionStatus { certificates: second.clone(), ..provisioned() });
         assert_eq!(issue(&c, 31), second[..1]);
-        c.spec.revocation = Some(liaison_crds::partner_connection::Revocation { revoked: true });
+        c.spec.revocation = Some(liaison_crds::partner_connection::Revocation { revoked: true, not_before: None });
         assert!(issue(&c, 1).is_empty());
     }
 
@@ -146,9 +203,15 @@ mod tests {
         c.spec.credentials.wire_guard.public_keys = vec![old.clone(), new.clone()];
         c.spec.credentials.certificate.signing_requests[0] = "x".into();
         let checked = validate(&c, Some(&agreement()), "shared", now());
-        assert_eq!(keys(&checked, c.status.as_ref()), [old]);
+        let texts = |checked: &Checked, revoked| -> Vec<String> {
+            let keys = keys(checked, c.status.as_ref(), &remembered(checked, revoked));
+            keys.into_iter().map(|key| key.public_key).collect()
+        };
+        assert_eq!(texts(&checked, false), [old]);
+        assert!(texts(&checked, true).is_empty(), "revoked, though status grants it and spec names it");
+        let mut c = c.clone();
         c.spec.credentials.wire_guard.public_keys = vec![new];
         let checked = validate(&c, Some(&agreement()), "shared", now());
-        assert!(keys(&checked, c.status.as_ref()).is_empty());
+        assert!(keys(&checked, c.status.as_ref(), &remembered(&checked, false)).is_empty());
     }
 }

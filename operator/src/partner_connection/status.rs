@@ -18,7 +18,7 @@ use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
-    partner_connection::{Connection, IssuedCertificate, VerifiedReplica},
+    partner_connection::{Connection, IssuedCertificate, SeenKey, VerifiedReplica},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -71,8 +71,8 @@ pub struct Outcome {
     pub store_name: Option<String>,
     /// `connection`.
     pub connection: Option<Connection>,
-    /// `wireGuardKeys`.
-    pub keys: Vec<String>,
+    /// `wireGuardKeys`, and `wireGuardKeysSeen`.
+    pub keys: Vec<SeenKey>,
     /// `certificates`.
     pub certificates: Vec<IssuedCertificate>,
     /// `replica`.
@@ -115,9 +115,11 @@ impl Outcome {
             authorized_until: self.authorized_until.map(Time),
             store_name: self.store_name.clone(),
             connection: self.connection.clone(),
-            wire_guard_keys: self.keys.clone(),
+            wire_guard_keys: self.keys.iter().map(|key| key.public_key.clone()).collect(),
+            wire_guard_keys_seen: self.keys.clone(),
             certificates: self.certificates.clone(),
             replica: self.verified.clone(),
+            gateways: vec![],
         })
     }
 }
@@ -155,6 +157,10 @@ fn own(status: &PartnerConnectionStatus) -> Value {
         status.conditions.iter().map(|condition| (condition.type_.as_str(), condition)).collect();
     let conditions: Vec<&&Condition> = OWN.iter().filter_map(|kind| by_type.get(kind)).collect();
     value["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        // The gateways' own.
+        fields.remove("gateways");
+    }
     value
 }
 
@@ -169,7 +175,7 @@ pub async fn write_grants(
     let before = connection.status.as_ref();
     let after = outcome.to_json(before.map_or(-1, |status| status.observed_generation), before, now);
     let mut part = before.map_or_else(|| json!({"observedGeneration": -1, "conditions": []}), own);
-    for field in ["authorizedUntil", "storeName", "connection", "wireGuardKeys", "certificates"] {
+    for field in ["authorizedUntil", "storeName", "connection", "wireGuardKeys", "wireGuardKeysSeen", "certificates"] {
         match (after.get(field), part.as_object_mut()) {
             (Some(value), Some(part)) => part.insert(field.to_owned(), value.clone()),
             (None, Some(part)) => part.remove(field),

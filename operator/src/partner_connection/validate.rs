@@ -15,6 +15,11 @@ use crate::{
     claims,
 };
 
+/// A `notBefore` may be this many seconds ahead: people's clocks are.
+const TOLERANCE: i64 = 300;
+const FUTURE: &str =
+    "`revocation.notBefore` must not lie in the future: it revokes every key first seen before it, new ones too";
+
 /// A well-formed WireGuard key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -22,6 +27,8 @@ pub struct Key {
     pub text: String,
     /// The Lease that claims it.
     pub lease: String,
+    /// Where it stands in the manifest.
+    pub place: String,
 }
 
 /// A usable signing request.
@@ -31,6 +38,8 @@ pub struct Asked {
     pub request: Request,
     /// The Lease that claims it.
     pub lease: String,
+    /// Where it stands in the manifest.
+    pub place: String,
 }
 
 /// What was found.
@@ -67,6 +76,13 @@ impl Checked {
         self.covered_until.filter(|_| self.accepted() || self.provisioned)
     }
 
+    /// Every usable key of the manifest: the Lease that claims it, and where it stands.
+    pub fn named(&self) -> impl Iterator<Item = (&String, String)> {
+        let keys = self.keys.iter().map(|key| (&key.lease, &key.place));
+        let requests = self.requests.iter().map(|asked| (&asked.lease, &asked.place));
+        keys.chain(requests).map(|(lease, place)| (lease, place.clone()))
+    }
+
     /// Whether the read service is to run.
     pub fn serving(&self) -> bool {
         self.authorized_until().is_some() && !self.suspended && !self.revoked
@@ -90,7 +106,11 @@ pub fn validate(
     let mut keys = Vec::new();
     for (index, text) in spec.credentials.wire_guard.public_keys.iter().enumerate() {
         match wire_guard_key(text) {
-            Some(bytes) => keys.push(Key { text: text.clone(), lease: claims::wire_guard_lease(&bytes) }),
+            Some(bytes) => keys.push(Key {
+                text: text.clone(),
+                lease: claims::wire_guard_lease(&bytes),
+                place: format!("`credentials.wireGuard.publicKeys[{index}]`"),
+            }),
             None => refusal = refusal.or(Some(Refusal::InvalidKey { index })),
         }
     }
@@ -99,10 +119,15 @@ pub fn validate(
         match ca::read_request(pem) {
             Ok(request) => {
                 let lease = claims::request_lease(&request.public_key_sha256);
-                requests.push(Asked { request, lease });
+                let place = format!("the key of `credentials.certificate.signingRequests[{index}]`");
+                requests.push(Asked { request, lease, place });
             }
             Err(problem) => refusal = refusal.or(Some(Refusal::InvalidSigningRequest { index, problem })),
         }
+    }
+    let dated = spec.revocation.as_ref().and_then(|revocation| revocation.not_before.as_ref());
+    if dated.is_some_and(|at| at.0.as_second() > now.as_second() + TOLERANCE) {
+        refusal = refusal.or_else(|| Some(Refusal::InvalidSpec(FUTURE.to_owned())));
     }
     Checked {
         covered_until: covered.ok().map(|accepted| accepted.authorized_until),
@@ -178,7 +203,7 @@ mod tests {
         c.spec.suspend = Some(true);
         assert!(!validate(&c, Some(&agreement()), "shared", now()).serving());
         let mut c = connection("vancouver-police");
-        c.spec.revocation = Some(liaison_crds::partner_connection::Revocation { revoked: true });
+        c.spec.revocation = Some(liaison_crds::partner_connection::Revocation { revoked: true, not_before: None });
         assert!(!validate(&c, Some(&agreement()), "shared", now()).serving());
     }
 }

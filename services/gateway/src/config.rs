@@ -9,6 +9,9 @@ pub struct Config {
     /// DNS domain of the partners' server names, and SPIFFE trust domain.
     #[arg(long, env = "DOMAIN", default_value = "liaison.example.ca")]
     pub domain: String,
+    /// Name of this gateway in the partners' status; the same after a restart.
+    #[arg(long, env = "GATEWAY_NAME", default_value = "gateway")]
+    pub name: String,
     /// UDP port of WireGuard.
     #[arg(long, env = "WG_PORT", default_value_t = 51820)]
     pub wg_port: u16,

@@ -102,6 +102,11 @@ impl Connections {
         cut
     }
 
+    /// Whether a partner has connections that were cut and have not ended yet.
+    pub fn ending(&self, partner: &PartnerName) -> bool {
+        self.lock().values().any(|entry| entry.partner == *partner && entry.cut.is_cancelled())
+    }
+
     /// How many connections a partner has.
     pub fn count(&self, partner: &PartnerName) -> usize {
         self.lock().values().filter(|e| e.partner == *partner).count()

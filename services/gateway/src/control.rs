@@ -14,7 +14,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use liaison_crds::PartnerConnection;
+use liaison_crds::{PartnerConnection, partner_connection::Acknowledgement};
 use liaison_records::names::PartnerName;
 use tokio::{
     sync::{mpsc, watch},
@@ -23,8 +23,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acknowledge::Acknowledgements,
     addresses::Addresses,
     authorise::{Now, View},
+    config::Config,
     connected::{self, Tracker, Written},
     gate::Gate,
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
@@ -35,6 +37,8 @@ use crate::{
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How soon again, when what was revoked has not ended yet.
+const SOON: Duration = Duration::from_millis(20);
 
 /// A word from the API about PartnerConnections.
 #[derive(Debug)]
@@ -80,13 +84,31 @@ impl std::fmt::Debug for WireGuardPrivateKey {
     }
 }
 
-/// A condition to be written.
+/// Something to be written to a partner's status.
 #[derive(Debug, Clone)]
-pub struct ConditionWrite {
+pub struct StatusWrite {
     /// Of which partner.
     pub partner: PartnerName,
-    /// The condition.
-    pub condition: Condition,
+    /// What.
+    pub word: Word,
+}
+
+/// What the gateway has to say in status; it may write nothing else there.
+#[derive(Debug, Clone)]
+pub enum Word {
+    /// The condition `Connected`.
+    Connected(Condition),
+    /// A revocation has taken effect.
+    Revoked(Acknowledgement),
+}
+
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connected(condition) => write!(f, "Connected: {}", condition.reason),
+            Self::Revoked(_) => f.write_str("revocation acknowledged"),
+        }
+    }
 }
 
 /// Where words come from and go to.
@@ -95,8 +117,8 @@ pub struct Feeds {
     pub changes: mpsc::Receiver<Change>,
     /// The gateway's own keys.
     pub secrets: watch::Receiver<Secrets>,
-    /// Conditions to be written.
-    pub conditions: mpsc::Sender<ConditionWrite>,
+    /// What is to be written to status; a full queue loses nothing.
+    pub words: mpsc::Sender<StatusWrite>,
 }
 
 /// What was done for a partner on the data plane.
@@ -112,6 +134,7 @@ struct Applied {
 pub struct Control<T> {
     domain: String,
     staleness_limit: Duration,
+    acknowledgements: Acknowledgements,
     gate: Arc<Gate>,
     tunnel: Arc<T>,
     addresses: Addresses,
@@ -130,16 +153,16 @@ pub struct Control<T> {
 impl<T: Tunnel> Control<T> {
     /// A loop that has heard nothing yet. `serving` is set while there is fresh word from the API.
     pub fn new(
-        domain: String,
-        staleness_limit: Duration,
+        config: &Config,
         gate: Arc<Gate>,
         tunnel: Arc<T>,
         addresses: Addresses,
         serving: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            domain,
-            staleness_limit,
+            domain: config.domain.clone(),
+            staleness_limit: config.staleness_limit(),
+            acknowledgements: Acknowledgements::new(config.name.clone()),
             gate,
             tunnel,
             addresses,
@@ -173,6 +196,9 @@ impl<T: Tunnel> Control<T> {
                     }
                     if changed {
                         self.converge(Now::read(), true).await;
+                        if !self.acknowledge(Now::read(), &feeds.words).await {
+                            tick.reset_after(SOON);
+                        }
                     } else {
                         self.gate.set_view(self.view(self.gate.view().table));
                     }
@@ -184,7 +210,10 @@ impl<T: Tunnel> Control<T> {
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
-                    self.look(now, &feeds.conditions).await;
+                    if !self.acknowledge(Now::read(), &feeds.words).await {
+                        tick.reset_after(SOON);
+                    }
+                    self.look(now, &feeds.words).await;
                     self.gate.tell_suppressed(now.mono);
                 }
             }
@@ -227,7 +256,8 @@ impl<T: Tunnel> Control<T> {
         let candidate = match observed {
             Ok(object) => {
                 self.written.insert(name.clone(), Written::of(&object));
-                candidate(&object, &self.domain)
+                let remembered = self.acknowledgements.observe(&name, &object, jiff::Timestamp::now());
+                candidate(&object, &self.domain, remembered)
             }
             Err(error) => {
                 tracing::warn!(partner = %name, error, "object cannot be read; partner closed");
@@ -251,6 +281,7 @@ impl<T: Tunnel> Control<T> {
         tracing::info!(partner = %name, "partner gone");
         self.written.remove(&name);
         self.trackers.remove(&name);
+        self.acknowledgements.forget(&name);
         let changed = self.candidates.remove(&name).is_some();
         self.gone.insert(name);
         changed
@@ -372,8 +403,35 @@ impl<T: Tunnel> Control<T> {
         }
     }
 
+    /// Says which revocations have taken effect: the device has no peer, and the index no connection, that is not granted.
+    /// False if one of them has not yet.
+    async fn acknowledge(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) -> bool {
+        let owed = self.acknowledgements.owed();
+        self.gate.metrics.unacknowledged.set(i64::try_from(owed.len()).unwrap_or(i64::MAX));
+        if owed.is_empty() {
+            return true;
+        }
+        // What the device itself says, not what it was asked for.
+        let peers = self.tunnel.peers().await;
+        let table = self.gate.view().table;
+        let granted: BTreeSet<WireGuardKey> = table.partners().values().flat_map(|p| p.keys.iter().copied()).collect();
+        let mut all = true;
+        for name in owed {
+            let of_others =
+                |key| self.applied.iter().any(|(other, applied)| *other != name && applied.keys.contains(key));
+            let through = peers.iter().any(|peer| !granted.contains(&peer.key) && !of_others(&peer.key));
+            if through || self.gate.connections.ending(&name) {
+                all = false;
+            } else if let Some(word) = self.acknowledgements.due(&name, now) {
+                // A full queue is no loss: it is due again in a few seconds.
+                let _ = words.try_send(StatusWrite { partner: name, word: Word::Revoked(word) });
+            }
+        }
+        all
+    }
+
     /// Looks at the peers: metrics, the staged key, the condition.
-    async fn look(&mut self, now: Now, conditions: &mpsc::Sender<ConditionWrite>) {
+    async fn look(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) {
         let peers = self.tunnel.peers().await;
         let owner: BTreeMap<WireGuardKey, &PartnerName> =
             self.applied.iter().flat_map(|(name, a)| a.keys.iter().map(move |key| (*key, name))).collect();
@@ -408,7 +466,7 @@ impl<T: Tunnel> Control<T> {
             if let Some(reason) = tracker.due(wanted, written, now.mono) {
                 let condition = connected::condition(reason, written, now.wall);
                 // A full queue is no loss: it is due again in a few seconds.
-                let _ = conditions.try_send(ConditionWrite { partner: name.clone(), condition });
+                let _ = words.try_send(StatusWrite { partner: name.clone(), word: Word::Connected(condition) });
             }
         }
         let connections = &self.gate.connections;

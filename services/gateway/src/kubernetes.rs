@@ -1,4 +1,4 @@
-//! The API: PartnerConnections and Secrets watched, conditions written.
+//! The API: PartnerConnections and Secrets watched, the gateway's part of status written.
 //!
 //! Not kube's `watcher`, which swallows bookmarks: the gateway must know when it last heard anything. A watch ends after
 //! 50 s, which makes the server send a bookmark shortly before; so silence for 60 s means that something is wrong, and is
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{Change, ConditionWrite, Observed, Secrets, WireGuardPrivateKey},
+    control::{Change, Observed, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     tls::KeyMaterial,
 };
 
@@ -46,7 +46,7 @@ const LIST: Duration = Duration::from_secs(30);
 const PAGE: u32 = 200;
 
 /// What a watch tells.
-enum Word<K> {
+enum Event<K> {
     Listed(Vec<K>),
     Applied(K),
     Deleted(K),
@@ -54,7 +54,7 @@ enum Word<K> {
 }
 
 /// Passes a word on; false when nobody listens.
-type Tell<K> = Box<dyn FnMut(Word<K>) -> BoxFuture<'static, bool> + Send>;
+type Tell<K> = Box<dyn FnMut(Event<K>) -> BoxFuture<'static, bool> + Send>;
 
 /// Lists and watches for ever, with backoff. Ends when `tell` says that nobody listens.
 async fn follow<K>(api: Api<K>, what: &'static str, field_selector: Option<String>, mut tell: Tell<K>)
@@ -96,7 +96,7 @@ where
             None => break page.metadata.resource_version.unwrap_or_default(),
         }
     };
-    if !tell(Word::Listed(items)).await {
+    if !tell(Event::Listed(items)).await {
         return Ok(());
     }
     let watch = WatchParams {
@@ -119,13 +119,13 @@ where
             let (word, at) = match event {
                 WatchEvent::Added(k) | WatchEvent::Modified(k) => {
                     let at = k.meta().resource_version.clone();
-                    (Word::Applied(k), at)
+                    (Event::Applied(k), at)
                 }
                 WatchEvent::Deleted(k) => {
                     let at = k.meta().resource_version.clone();
-                    (Word::Deleted(k), at)
+                    (Event::Deleted(k), at)
                 }
-                WatchEvent::Bookmark(b) => (Word::Heard, Some(b.metadata.resource_version)),
+                WatchEvent::Bookmark(b) => (Event::Heard, Some(b.metadata.resource_version)),
                 WatchEvent::Error(status) => return Err(format!("watch: {} {}", status.code, status.reason)),
             };
             version = at.unwrap_or(version);
@@ -153,13 +153,13 @@ pub async fn partner_connections(client: Client, namespace: String, changes: mps
     let api: Api<DeserializeGuard<PartnerConnection>> = Api::namespaced(client, &namespace);
     let tell: Tell<_> = Box::new(move |word| {
         let change = match word {
-            Word::Listed(items) => Change::Listed(items.into_iter().map(observed).collect()),
-            Word::Applied(guard) => {
+            Event::Listed(items) => Change::Listed(items.into_iter().map(observed).collect()),
+            Event::Applied(guard) => {
                 let (name, object) = observed(guard);
                 Change::Applied(name, object)
             }
-            Word::Deleted(guard) => Change::Deleted(observed(guard).0),
-            Word::Heard => Change::Heard,
+            Event::Deleted(guard) => Change::Deleted(observed(guard).0),
+            Event::Heard => Change::Heard,
         };
         let changes = changes.clone();
         Box::pin(async move { changes.send(change).await.is_ok() })
@@ -174,10 +174,10 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
         let secrets = secrets.clone();
         let tell: Tell<_> = Box::new(move |word| {
             let found = match word {
-                Word::Listed(items) => items,
-                Word::Applied(secret) => vec![secret],
+                Event::Listed(items) => items,
+                Event::Applied(secret) => vec![secret],
                 // A deleted Secret takes nothing away: the operator makes it anew.
-                Word::Deleted(_) | Word::Heard => Vec::new(),
+                Event::Deleted(_) | Event::Heard => Vec::new(),
             };
             for secret in found {
                 secrets.send_if_modified(|all| {
@@ -210,24 +210,30 @@ fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {
     Some(WireGuardPrivateKey(STANDARD.decode(text.trim_ascii()).ok()?.try_into().ok()?))
 }
 
-/// Writes conditions, one at a time, by server-side apply on status. What fails is due again later.
-pub async fn conditions(client: Client, namespace: String, mut writes: mpsc::Receiver<ConditionWrite>) {
+/// Writes what the gateway has to say in status, one at a time, by server-side apply. What fails is due again later.
+///
+/// Conditions and acknowledgements have a field manager each: an apply takes back what its manager said before and leaves out now.
+pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver<StatusWrite>) {
     let api: Api<PartnerConnection> = Api::namespaced(client, &namespace);
-    while let Some(write) = writes.recv().await {
-        let name = write.partner.as_str();
+    while let Some(StatusWrite { partner, word }) = words.recv().await {
+        let name = partner.as_str();
+        let (status, manager) = match &word {
+            Word::Connected(condition) => (json!({"conditions": [condition]}), FIELD_MANAGER.to_owned()),
+            Word::Revoked(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-{}", word.name)),
+        };
         let patch = json!({
             "apiVersion": PartnerConnection::api_version(&()),
             "kind": PartnerConnection::kind(&()),
             "metadata": {"name": name},
-            "status": {"conditions": [write.condition]},
+            "status": status,
         });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(&manager).force();
         let patch = Patch::Apply(&patch);
         match timeout(LIST, api.patch_status(name, &params, &patch)).await {
-            Ok(Ok(_)) => tracing::info!(partner = name, reason = write.condition.reason, "Connected written"),
+            Ok(Ok(_)) => tracing::info!(partner = name, %word, "status written"),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-            Ok(Err(error)) => tracing::warn!(partner = name, %error, "Connected not written"),
-            Err(_) => tracing::warn!(partner = name, "Connected not written: time-out"),
+            Ok(Err(error)) => tracing::warn!(partner = name, %word, %error, "status not written"),
+            Err(_) => tracing::warn!(partner = name, %word, "status not written: time-out"),
         }
     }
 }

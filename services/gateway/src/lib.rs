@@ -3,8 +3,9 @@
 //! between a revocation and its effect.
 //!
 //! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
-//! [`connected`], [`quiet`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+//! [`acknowledge`], [`connected`], [`quiet`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
 
+pub mod acknowledge;
 pub mod addresses;
 pub mod authorise;
 pub mod config;
@@ -90,7 +91,7 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     let (change_tx, changes) = mpsc::channel(64);
     let (secret_tx, secrets) = watch::channel(Secrets::default());
-    let (conditions, condition_rx) = mpsc::channel(256);
+    let (words, word_rx) = mpsc::channel(256);
     let partners = config.partners_namespace.clone();
     let feeding = CancellationToken::new();
     let _ends = feeding.clone().drop_guard();
@@ -105,9 +106,9 @@ pub async fn run_with(
         }
     };
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
-    let writing = kubernetes::conditions(client, partners, condition_rx);
+    let writing = kubernetes::status(client, partners, word_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
-    serve(config, Feeds { changes, secrets, conditions }, opened, stop).await
+    serve(config, Feeds { changes, secrets, words }, opened, stop).await
 }
 
 /// Runs on whatever feeds it until `stop`.
@@ -151,14 +152,7 @@ pub async fn serve(
     let tunnel = Arc::new(tunnel.await?);
     let addresses = Addresses::up(&config.tun_name).await?;
     let listener = socket.listen(serve::BACKLOG)?;
-    let control = Control::new(
-        config.domain.clone(),
-        config.staleness_limit(),
-        Arc::clone(&gate),
-        tunnel,
-        addresses,
-        Arc::clone(&readiness.serving),
-    );
+    let control = Control::new(&config, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
     let control = tokio::spawn(control.run(feeds, ending.clone()));
     let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);

@@ -50,6 +50,8 @@ pub struct Metrics {
     closed: Gauge,
     /// Unix seconds at which the API was last heard.
     pub heard: Gauge,
+    /// Revocations that this gateway has not acknowledged in status yet.
+    pub unacknowledged: Gauge,
     /// Failures to bring the data plane in line with the table.
     pub apply_errors: Counter,
 }
@@ -67,7 +69,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let dropped = Family::default();
         let (open, closed, heard) = (Gauge::default(), Gauge::default(), Gauge::default());
-        let apply_errors = Counter::default();
+        let (apply_errors, unacknowledged) = (Counter::default(), Gauge::default());
         registry.register("wireguard_handshakes", "WireGuard handshakes completed", handshakes.clone());
         registry.register(
             "wireguard_last_handshake_timestamp_seconds",
@@ -84,6 +86,11 @@ impl Default for Metrics {
         registry.register("partners_open", "Partners that are served", open.clone());
         registry.register("partners_closed", "Partners that are not served", closed.clone());
         registry.register("api_heard_timestamp_seconds", "Unix time of the last word from the API", heard.clone());
+        registry.register(
+            "revocations_unacknowledged",
+            "Partners with a revocation that is not acknowledged in status yet",
+            unacknowledged.clone(),
+        );
         registry.register("apply_errors", "Failures to change peers or addresses", apply_errors.clone());
         Self {
             registry,
@@ -99,6 +106,7 @@ impl Default for Metrics {
             open,
             closed,
             heard,
+            unacknowledged,
             apply_errors,
         }
     }

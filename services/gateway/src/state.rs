@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use liaison_crds::PartnerConnection;
+use liaison_crds::{PartnerConnection, revocation::Floor};
 use liaison_records::names::PartnerName;
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -136,7 +136,7 @@ pub enum Closed {
     /// `status.connection` is absent.
     #[error("no addresses")]
     NoAddresses,
-    /// No WireGuard key is both in spec and accepted in status.
+    /// No WireGuard key is in spec, accepted in status, and not revoked.
     #[error("no accepted key")]
     NoKey,
     /// Name, addresses, keys or fingerprints cannot be read.
@@ -150,8 +150,8 @@ pub enum Closed {
 /// What one object says, before the clock is looked at.
 pub type Candidate = Result<Partner, Closed>;
 
-/// Reads one object: spec AND status.
-pub fn candidate(object: &PartnerConnection, domain: &str) -> Candidate {
+/// Reads one object: spec AND status, without the keys that were revoked, by what it says or by what the gateway remembers.
+pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) -> Candidate {
     let name: PartnerName = object.metadata.name.as_deref().and_then(|n| n.parse().ok()).ok_or(Closed::Malformed)?;
     if object.metadata.deletion_timestamp.is_some() {
         return Err(Closed::Deleting);
@@ -175,9 +175,12 @@ pub fn candidate(object: &PartnerConnection, domain: &str) -> Candidate {
         return Err(Closed::Malformed);
     }
 
+    let floor = Floor::of(object).max(remembered);
     let mut keys = Vec::new();
     for text in &spec.credentials.wire_guard.public_keys {
-        if status.wire_guard_keys.contains(text) {
+        let seen = status.wire_guard_keys_seen.iter().find(|seen| seen.public_key == *text);
+        let revoked = floor.revokes(seen.map(|seen| seen.first_seen.0));
+        if status.wire_guard_keys.contains(text) && !revoked {
             let key = WireGuardKey::parse(text).ok_or(Closed::Malformed)?;
             if !keys.contains(&key) {
                 keys.push(key);
@@ -193,6 +196,9 @@ pub fn candidate(object: &PartnerConnection, domain: &str) -> Candidate {
         spec.credentials.certificate.signing_requests.iter().filter_map(|pem| public_key_sha256(pem)).collect();
     let mut leaves = BTreeMap::new();
     for issued in status.certificates.iter().filter(|c| requested.contains(&c.public_key_sha256)) {
+        if floor.revokes(issued.key_first_seen.as_ref().map(|seen| seen.0)) {
+            continue;
+        }
         let validity = Validity { not_before: issued.not_before.0, not_after: issued.not_after.0 };
         leaves.insert(Fingerprint::parse(&issued.sha256).ok_or(Closed::Malformed)?, validity);
     }

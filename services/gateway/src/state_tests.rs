@@ -50,7 +50,7 @@ fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Val
 
 fn read(object: &Value) -> Candidate {
     let object: PartnerConnection = serde_json::from_value(object.clone()).unwrap();
-    candidate(&object, "liaison.example.ca")
+    candidate(&object, "liaison.example.ca", Floor::default())
 }
 
 #[test]
@@ -139,4 +139,45 @@ fn what_two_claim_neither_gets() {
     let mut suspended = same_slot;
     suspended["spec"]["suspend"] = json!(true);
     assert_eq!(names(&table(&[a, suspended, fine], now)), ["a", "d"]);
+}
+
+#[test]
+fn a_date_takes_away_the_keys_and_leaves_that_are_older_and_leaves_the_others() {
+    let (old, new) = (csr(), csr());
+    let mut object = object("a", 2, &[key(1), key(2)], &old);
+    object["spec"]["credentials"]["certificate"]["signingRequests"] = json!([old.0, new.0]);
+    let leaf = object["status"]["certificates"][0].clone();
+    let mut second = leaf.clone();
+    second["sha256"] = json!("cd".repeat(32));
+    second["publicKeySha256"] = json!(new.1);
+    object["status"]["certificates"] = json!([leaf, second]);
+    let all = read(&object).unwrap();
+    assert_eq!((all.keys.len(), all.leaves.len()), (2, 2), "nobody revoked anything: no time is needed");
+
+    object["status"]["wireGuardKeysSeen"] = json!([
+        {"publicKey": key(1), "firstSeen": "2026-01-01T00:00:00Z"}, {"publicKey": key(2), "firstSeen": "2026-02-01T00:00:00Z"},
+    ]);
+    object["status"]["certificates"][0]["keyFirstSeen"] = json!("2026-01-01T00:00:00Z");
+    object["status"]["certificates"][1]["keyFirstSeen"] = json!("2026-02-01T00:00:00Z");
+    let assert_newer_only = |object: &Value| {
+        let left = read(object).unwrap();
+        assert_eq!(left.keys, [WireGuardKey([2; 32])]);
+        assert_eq!(left.leaves.keys().collect::<Vec<_>>(), [&Fingerprint([0xcd; 32])]);
+    };
+    let mut dated = object.clone();
+    dated["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2026-01-15T00:00:00Z"});
+    assert_newer_only(&dated);
+    // A certificate that was renewed since on the old key is as old as its key.
+    dated["status"]["certificates"][0]["notBefore"] = json!("2026-01-20T00:00:00Z");
+    assert_newer_only(&dated);
+    // What was acknowledged, or is remembered, holds without spec.
+    let mut acknowledged = object.clone();
+    acknowledged["status"]["gateways"] = json!([{"name": "other", "revokedAt": "2026-01-15T00:00:00Z"}]);
+    assert_newer_only(&acknowledged);
+    let typed: PartnerConnection = serde_json::from_value(object.clone()).unwrap();
+    let remembered = Floor::revoked_at("2026-01-15T00:00:00Z".parse().unwrap());
+    assert_eq!(candidate(&typed, "liaison.example.ca", remembered).unwrap().keys, [WireGuardKey([2; 32])]);
+    // Unknown is refused.
+    dated["status"]["wireGuardKeysSeen"] = json!([]);
+    assert_eq!(read(&dated), Err(Closed::NoKey));
 }

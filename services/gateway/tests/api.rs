@@ -45,11 +45,10 @@ async fn client() -> Client {
 async fn crd(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = PartnerConnection::crd_name();
-    if api.get_opt(name).await.unwrap().is_none() {
-        let params = PatchParams::apply("liaison-test").force();
-        let definition = liaison_crds::schema::partner_connection().unwrap();
-        api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
-    }
+    // What is there may be of another version, which drops the fields that it does not know.
+    let params = PatchParams::apply("liaison-tests").force();
+    let definition = liaison_crds::schema::partner_connection().unwrap();
+    api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
     let established = kube::runtime::conditions::is_crd_established();
     let waiting = kube::runtime::wait::await_condition(api, name, established);
     tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
@@ -149,6 +148,17 @@ fn status_opens_and_spec_cuts() {
     assert_eq!(size(&file), stopped, "bytes after the revocation");
     assert!(!partner.curl("/echo", &["-m", "1"]).status.success());
     assert!(!link().contains(&partner.addresses().0));
+    let word = || runtime.block_on(objects.get("a")).unwrap().status.unwrap().gateways.into_iter().next();
+    eventually("it is acknowledged", Duration::from_secs(10), || word().is_some_and(|word| word.revoked_at.is_some()));
+    let (first, object) = (word().unwrap(), runtime.block_on(objects.get("a")).unwrap());
+    assert_eq!((first.name.as_str(), first.generation), ("gateway", object.metadata.generation));
+    assert_eq!(connected(&object), Some(("True".to_owned(), "HandshakeRecent".to_owned())), "the other word stays");
+    // Taken back: the status of this test still grants the keys, and they stay revoked.
+    let back = json!({"spec": {"revocation": {"revoked": false}}});
+    runtime.block_on(objects.patch("a", &PatchParams::default(), &Patch::Merge(&back))).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!link().contains(&partner.addresses().0));
+    assert_eq!(word(), Some(first), "said once");
 
     stop.cancel();
     runtime.block_on(gateway).unwrap().unwrap();

@@ -184,6 +184,8 @@ fn taking_away_ends_live_connections_at_once() {
     let open = a.granted(&gateway.public_key);
     let mut revoked = open.clone();
     revoked["spec"]["revocation"] = json!({"revoked": true});
+    let mut dated = open.clone();
+    dated["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2020-06-01T00:00:00Z"});
     let mut no_leaf = open.clone();
     no_leaf["status"]["certificates"] = json!([]);
     // A field that this version does not know, as a newer one might write it.
@@ -194,11 +196,12 @@ fn taking_away_ends_live_connections_at_once() {
 
     let (_other, other) = b.download(&["--http2"]);
     let takings = [
-        ("revoked", Some(&revoked)),
         ("certificate", Some(&no_leaf)),
         ("ended", Some(&ended)),
         ("unknown field", Some(&unknown)),
         ("gone", None),
+        ("older than the date", Some(&dated)),
+        ("revoked", Some(&revoked)),
     ];
     for (what, taken) in takings {
         let downloads = [a.download(&["--http1.1"]), a.download(&["--http2"])];
@@ -237,9 +240,117 @@ fn taking_away_ends_live_connections_at_once() {
         }
         assert!(addresses.contains(&b.addresses().0) && routes.contains(&b.addresses().1), "{addresses} {routes}");
 
-        gateway.apply(&open);
+        // A revocation is for good: what comes back is as if the keys had been claimed after it.
+        let mut again = open.clone();
+        again["status"]["wireGuardKeysSeen"][0]["firstSeen"] = json!("2199-01-01T00:00:00Z");
+        again["status"]["certificates"][0]["keyFirstSeen"] = json!("2199-01-01T00:00:00Z");
+        gateway.apply(if matches!(what, "revoked" | "older than the date") { &again } else { &open });
         eventually("it is served again", Duration::from_secs(15), || a.curl("/echo", &["-m", "2"]).status.success());
     }
+}
+
+#[test]
+fn i6_a_revocation_is_acknowledged_when_nothing_gets_through_and_outlives_its_manifest() {
+    let World { a, b, mut gateway, ca: _ca } = world(&["--name=north"]);
+    let mut open = a.granted(&gateway.public_key);
+    open["metadata"]["generation"] = json!(4);
+    gateway.apply(&open);
+    let downloads = [a.download(&["--http1.1"]), a.download(&["--http2"]), a.download(&["--http2"])];
+    eventually("the downloads run", Duration::from_secs(10), || downloads.iter().all(|(_, f)| size(f) > 20_000));
+    let (_other, other) = b.download(&["--http2"]);
+    assert!(gateway.words().is_empty());
+
+    let mut revoked = open.clone();
+    revoked["spec"]["revocation"] = json!({"revoked": true});
+    revoked["metadata"]["generation"] = json!(5);
+    gateway.apply(&revoked);
+    eventually("it is acknowledged", Duration::from_secs(10), || !gateway.words().is_empty());
+    // From its word on, nothing: the peer is gone, so not even what lay in a buffer.
+    let at_word: Vec<u64> = downloads.iter().map(|(_, file)| size(file)).collect();
+    let others = size(&other);
+    sleep(Duration::from_secs(2));
+    assert_eq!(downloads.iter().map(|(_, file)| size(file)).collect::<Vec<_>>(), at_word);
+    assert!(size(&other) > others + 50_000, "b was disturbed");
+    let words = gateway.words();
+    let word = words[0]["word"].clone();
+    assert_eq!(
+        (words.len(), &words[0]["partner"], &word["name"], &word["generation"]),
+        (1, &json!("a"), &json!("north"), &json!(5))
+    );
+    assert!(word["revokedAt"].is_string() && word["notBefore"].is_null(), "{word}");
+    assert_eq!(gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}"), 3);
+    assert_eq!(gateway.metric("liaison_gateway_revocations_unacknowledged"), 1, "until it is read back");
+
+    // Taken back, with the same keys still granted in status: they stay refused, by memory, and by status after that.
+    for words in [json!([]), json!([word])] {
+        let mut back = open.clone();
+        back["metadata"]["generation"] = json!(6);
+        back["status"]["gateways"] = words;
+        gateway.apply(&back);
+        a.configure(&gateway.public_key, support::gateway::PORT);
+        sleep(Duration::from_millis(1500));
+        assert_eq!(a.last_handshake(), 0, "a handshake with a revoked key");
+    }
+    assert_eq!(gateway.metric("liaison_gateway_revocations_unacknowledged"), 0);
+    assert_eq!(gateway.metric("liaison_gateway_partners_open"), 1);
+}
+
+#[test]
+fn a_date_revokes_one_generation_of_keys_and_leaves_the_other_undisturbed() {
+    let World { a, b, mut gateway, ca } = world(&[]);
+    drop(b);
+    // The same partner's second router and second leaf, of a later generation; the tunnel's address is theirs by now.
+    let mut second = Partner::new(&ca, "a", 3, Some(&gateway.namespace));
+    let mut both = a.granted(&gateway.public_key);
+    let newer = second.granted(&gateway.public_key);
+    for path in [
+        "/spec/credentials/wireGuard/publicKeys",
+        "/spec/credentials/certificate/signingRequests",
+        "/status/wireGuardKeys",
+        "/status/wireGuardKeysSeen",
+        "/status/certificates",
+    ] {
+        let more = newer.pointer(path).unwrap()[0].clone();
+        both.pointer_mut(path).unwrap().as_array_mut().unwrap().push(more);
+    }
+    both["status"]["wireGuardKeysSeen"][1]["firstSeen"] = json!("2021-01-01T00:00:00Z");
+    both["status"]["certificates"][1]["keyFirstSeen"] = json!("2021-01-01T00:00:00Z");
+    gateway.apply(&both);
+    second.connect_default(&gateway.public_key);
+    second.spoof(&a.addresses().1);
+    let with = |leaf: &Partner| [leaf.file("chain.pem"), leaf.file("key.pem")];
+    let from = a.addresses().1;
+    let ask = |[chain, key]: &[String; 2]| {
+        let arguments = ["--cert", chain, "--key", key, "--interface", &from, "-m", "2"];
+        second.curl_as(&a.server_name(), &a.addresses().0, "/echo", &arguments)
+    };
+    let (old, new) = (with(&a), with(&second));
+    eventually("both leaves are served through the new tunnel", Duration::from_secs(10), || {
+        ask(&old).status.success() && ask(&new).status.success()
+    });
+    let stream = |[chain, key]: &[String; 2]| {
+        let arguments = ["--cert", chain, "--key", key, "--interface", &from, "--http2"];
+        second.download_as(&a.server_name(), &a.addresses().0, &arguments)
+    };
+    let ((_one, old_file), (_two, new_file)) = (stream(&old), stream(&new));
+    eventually("both run", Duration::from_secs(10), || size(&old_file) > 20_000 && size(&new_file) > 20_000);
+
+    let mut dated = both.clone();
+    dated["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2020-06-01T00:00:00Z"});
+    gateway.apply(&dated);
+    eventually("it is acknowledged", Duration::from_secs(10), || !gateway.words().is_empty());
+    assert_eq!(gateway.words()[0]["word"]["notBefore"], "2020-06-01T00:00:00Z");
+    // What was on its way when the connection was cut arrives.
+    sleep(Duration::from_millis(500));
+    let (stopped, before) = (size(&old_file), size(&new_file));
+    sleep(Duration::from_secs(1));
+    assert_eq!(size(&old_file), stopped);
+    assert!(size(&new_file) > before + 50_000, "the newer generation was disturbed");
+    refused(&ask(&old), "the older leaf through the newer tunnel");
+    a.configure(&gateway.public_key, support::gateway::PORT);
+    sleep(Duration::from_millis(1500));
+    assert_eq!(a.last_handshake(), 0, "a handshake with the older key");
+    assert!(ask(&new).status.success());
 }
 
 #[test]

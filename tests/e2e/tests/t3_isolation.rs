@@ -142,39 +142,41 @@ fn the_reader_role_reads_nothing_without_its_access_log_row() {
 }
 
 #[test]
-fn revoking_ends_live_connections_and_comes_back_only_when_taken_back() {
-    let victoria = Partner::up("victoria-police");
+fn revoking_ends_live_connections_and_only_new_keys_come_back() {
+    let name = "victoria-police";
+    let patch = |patch: &[&str]| {
+        let mut all = vec!["-n", "liaison-partners", "patch", "pconn", name, "--type=merge"];
+        all.extend_from_slice(patch);
+        kubectl(&all);
+    };
+    let victoria = Partner::up(name);
     let url = format!("https://{}/api/terms", victoria.server_name());
     assert!(victoria.curl(&["--fail", &url]).status.success());
-    kubectl(&[
-        "-n",
-        "liaison-partners",
-        "patch",
-        "pconn",
-        "victoria-police",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"revocation":{"revoked":true}}}"#,
-    ]);
+    patch(&["-p", r#"{"spec":{"revocation":{"revoked":true}}}"#]);
     let started = Instant::now();
     wait("the revoked partner to be refused", Duration::from_secs(20), || {
         !victoria.curl(&["--fail", "--max-time", "2", &url]).status.success()
     });
     eprintln!("refused {:?} after the patch", started.elapsed());
-    wait_ready("victoria-police");
-    kubectl(&[
-        "-n",
-        "liaison-partners",
-        "patch",
-        "pconn",
-        "victoria-police",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"revocation":null}}"#,
-    ]);
-    wait_ready("victoria-police");
+    wait("the gateway's word", Duration::from_secs(20), || {
+        let object = get("liaison-partners", "partnerconnection", name).unwrap();
+        object["status"]["gateways"][0]["revokedAt"].is_string()
+    });
+    wait_ready(name);
+
+    // Taken back: the same keys are not taken again, and status says which and what to do.
+    patch(&["-p", r#"{"spec":{"revocation":null}}"#]);
+    wait("the refusal of revoked keys", Duration::from_secs(30), || {
+        condition(name, "CredentialsReady").1 == "KeyRevoked"
+    });
+    assert!(!victoria.curl(&["--fail", "--max-time", "2", &url]).status.success());
+
+    let keys = output("tests/demo/partner", &["rekey", name], None);
+    patch(&["--patch-file", keys.trim()]);
+    wait("new keys", Duration::from_secs(30), || condition(name, "CredentialsReady").1 == "Issued");
+    wait_ready(name);
     drop(victoria);
-    let victoria = Partner::up("victoria-police");
+    let victoria = Partner::up(name);
     wait("the partner to be served again", Duration::from_secs(60), || {
         victoria.curl(&["--fail", "--max-time", "5", &url]).status.success()
     });

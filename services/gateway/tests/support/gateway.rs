@@ -2,8 +2,9 @@
 //! from its standard input instead of the API.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     process::{ChildStdin, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -11,14 +12,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Parser as _;
 use liaison_gateway::{
     config::Config,
-    control::{Change, ConditionWrite, Feeds, Secrets, WireGuardPrivateKey},
+    control::{Change, Feeds, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     filter::HTTPS,
     privileges::{Opened, reduce},
     serve,
     tls::KeyMaterial,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ use super::{Namespace, Process, ca::Ca, eventually, infopol, run};
 pub const PORT: u16 = 51820;
 /// Name of the test that is the child process.
 pub const CHILD: &str = "gateway_process";
+
+/// What a line of the child's that holds an acknowledgement begins with; the test harness prints lines too.
+const WORD: &str = "WORD ";
 
 /// Arguments of util-linux's setpriv: the capabilities that the chart gives the gateway's container.
 pub const AS_IN_ITS_POD: [&str; 2] = ["--bounding-set", "-all,+net_admin,+net_bind_service"];
@@ -66,6 +70,7 @@ impl From<Material> for KeyMaterial {
 pub struct Gateway {
     stdin: ChildStdin,
     process: Process,
+    words: Arc<Mutex<Vec<Value>>>,
     /// Its network namespace.
     pub namespace: Namespace,
     /// Its WireGuard public key.
@@ -84,16 +89,26 @@ impl Gateway {
                 .arg(executable)
                 .args([CHILD, "--ignored", "--exact", "--nocapture"])
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
+                .stdout(Stdio::piped())
                 .spawn()
                 .unwrap(),
         );
         let stdin = process.0.stdin.take().unwrap();
+        let stdout = BufReader::new(process.0.stdout.take().unwrap());
+        let words = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&words);
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(word) = line.strip_prefix(WORD) {
+                    all.lock().unwrap().push(serde_json::from_str(word).unwrap());
+                }
+            }
+        });
         let private = run("wg", &["genkey"]);
         let public_key = public_key(&private);
         let server = ca.server(&[&format!("*.{}", super::DOMAIN)], &format!("spiffe://{}/gateway", super::DOMAIN));
         let client = ca.client(&format!("spiffe://{}/gateway", super::DOMAIN));
-        let mut this = Self { stdin, process, namespace, public_key };
+        let mut this = Self { stdin, process, words, namespace, public_key };
         let arguments = arguments.iter().map(ToString::to_string).collect();
         this.say(&Line::Start {
             arguments,
@@ -131,6 +146,11 @@ impl Gateway {
 
     fn say(&mut self, line: &Line) {
         writeln!(self.stdin, "{}", serde_json::to_string(line).unwrap()).unwrap();
+    }
+
+    /// The acknowledgements that it has written, each with its partner.
+    pub fn words(&self) -> Vec<Value> {
+        self.words.lock().unwrap().clone()
     }
 
     /// `ip` in its namespace.
@@ -190,14 +210,17 @@ pub fn child() {
         };
         let (change_tx, changes) = mpsc::channel(8);
         let (secret_tx, secrets) = watch::channel(secrets);
-        let (conditions, mut written) = mpsc::channel::<ConditionWrite>(8);
+        let (words, mut written) = mpsc::channel::<StatusWrite>(8);
         tokio::spawn(async move {
-            while let Some(write) = written.recv().await {
-                eprintln!("condition {} {}", write.partner, write.condition.reason);
+            while let Some(StatusWrite { partner, word }) = written.recv().await {
+                match word {
+                    Word::Connected(condition) => eprintln!("condition {partner} {}", condition.reason),
+                    Word::Revoked(word) => println!("{WORD}{}", json!({"partner": partner.as_str(), "word": word})),
+                }
             }
         });
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, conditions }, opened, stop.clone()));
+        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, words }, opened, stop.clone()));
         while let Some(line) = lines.recv().await {
             let named = |o: Value| {
                 let name = o["metadata"]["name"].as_str().unwrap().to_owned();

@@ -130,7 +130,9 @@ impl Partner {
                 "caBundle": "",
             },
             "wireGuardKeys": [public_key(&self.private_key)],
+            "wireGuardKeysSeen": [{"publicKey": public_key(&self.private_key), "firstSeen": "2020-01-01T00:00:00Z"}],
             "certificates": [{
+                "keyFirstSeen": "2020-01-01T00:00:00Z",
                 "sha256": self.leaf.sha256,
                 "publicKeySha256": public_key_sha256(&self.leaf.request).unwrap(),
                 "chain": self.leaf.chain,
@@ -248,8 +250,13 @@ impl Partner {
 
     /// A curl that goes on until it is ended, writing to a file.
     pub fn download(&self, arguments: &[&str]) -> (Process, PathBuf) {
+        self.download_as(&self.server_name(), &self.addresses().0, arguments)
+    }
+
+    /// The same from another name or address.
+    pub fn download_as(&self, name: &str, address: &str, arguments: &[&str]) -> (Process, PathBuf) {
         let file = self.files.path().join(format!("download{}", unique()));
-        let mut command = self.curl_command(&self.server_name(), &self.addresses().0, "/stream");
+        let mut command = self.curl_command(name, address, "/stream");
         command.args(["--cert", &self.file("chain.pem"), "--key", &self.file("key.pem"), "-N", "-m", "60", "-o"]);
         let process = command.arg(&file).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         (Process(process), file)

@@ -1,0 +1,253 @@
+//! What the gateway has seen revoked, and its word in status that nothing gets through any more. Pure.
+//!
+//! A revocation that was seen stays in force here when spec no longer says it: the keys that it met stay refused, by this
+//! memory until the word is in status, and by status from then on.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use liaison_crds::{PartnerConnection, partner_connection::Acknowledgement, revocation::Floor};
+use liaison_records::names::PartnerName;
+
+use crate::authorise::Now;
+
+/// How long until a word that did not get through is written again.
+const RETRY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct Entry {
+    generation: Option<i64>,
+    /// What spec says now.
+    revoked: bool,
+    /// A revocation that is not in status yet; the time that was said of it, if it was tried.
+    owed_revoked: Option<Option<Time>>,
+    /// A `notBefore` that is not in status yet.
+    owed_not_before: Option<Timestamp>,
+    /// What this process has seen revoked.
+    floor: Floor,
+    /// What status has from this gateway.
+    written: Acknowledgement,
+    tried: Option<Instant>,
+}
+
+/// The memory of one gateway, by partner.
+#[derive(Debug)]
+pub struct Acknowledgements {
+    name: String,
+    partners: BTreeMap<PartnerName, Entry>,
+}
+
+impl Acknowledgements {
+    /// Of the gateway of this name, which is the same after a restart.
+    pub fn new(name: String) -> Self {
+        Self { name, partners: BTreeMap::new() }
+    }
+
+    /// Takes an object in; returns what this gateway remembers to have revoked.
+    pub fn observe(&mut self, partner: &PartnerName, object: &PartnerConnection, now: Timestamp) -> Floor {
+        let first = !self.partners.contains_key(partner);
+        let entry = self.partners.entry(partner.clone()).or_default();
+        let mut gateways = object.status.iter().flat_map(|status| &status.gateways);
+        entry.written = gateways.find(|word| word.name == self.name).cloned().unwrap_or_default();
+        entry.generation = object.metadata.generation;
+        let asked = object.spec.revocation.clone().unwrap_or_default();
+
+        if let Some(said @ Some(_)) = &entry.owed_revoked
+            && *said == entry.written.revoked_at
+        {
+            entry.owed_revoked = None;
+        }
+        // After a restart it may be the one that was acknowledged before; that word stands while nobody touches spec.
+        let known = first && entry.written.revoked_at.is_some() && entry.written.generation == entry.generation;
+        if asked.revoked && !entry.revoked && !known {
+            entry.owed_revoked = Some(None);
+            entry.floor = entry.floor.max(Floor::revoked_at(now));
+        }
+        entry.revoked = asked.revoked;
+
+        if let Some(at) = asked.not_before.map(|at| at.0).filter(|at| Some(*at) != entry.owed_not_before) {
+            let said = match (&entry.written.not_before, &entry.written.not_before_at) {
+                (Some(asked), Some(at)) => Floor::not_before(asked.0, at.0),
+                _ => Floor::default(),
+            };
+            let new = Floor::not_before(at, now);
+            if entry.written.not_before != Some(Time(at)) && new > said {
+                entry.owed_not_before = Some(at);
+                entry.floor = entry.floor.max(new);
+            }
+        }
+        if entry.written.not_before == entry.owed_not_before.map(Time) {
+            entry.owed_not_before = None;
+        }
+        entry.floor
+    }
+
+    /// Drops what is known of a partner whose object is gone.
+    pub fn forget(&mut self, partner: &PartnerName) {
+        self.partners.remove(partner);
+    }
+
+    /// Partners of whom a word is owed.
+    pub fn owed(&self) -> Vec<PartnerName> {
+        let owed = self.partners.iter().filter(|(_, e)| e.owed_revoked.is_some() || e.owed_not_before.is_some());
+        owed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The word to write, now that nothing that was revoked gets through; none if one was tried just now.
+    pub fn due(&mut self, partner: &PartnerName, now: Now) -> Option<Acknowledgement> {
+        let entry = self.partners.get_mut(partner)?;
+        if entry.tried.is_some_and(|tried| now.mono.duration_since(tried) < RETRY) {
+            return None;
+        }
+        entry.tried = Some(now.mono);
+        // To the second, as status holds it; and never back, whatever a clock says.
+        let at = Time(Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall));
+        let mut word = Acknowledgement { name: self.name.clone(), ..entry.written.clone() };
+        if let Some(said) = &mut entry.owed_revoked {
+            let at = said.take().or_else(|| Some(at.clone()).max(word.revoked_at.clone()));
+            *said = at.clone();
+            word.revoked_at = at;
+            word.generation = entry.generation;
+        }
+        if let Some(asked) = entry.owed_not_before {
+            word.not_before_at = Some(at).max(word.not_before_at);
+            word.not_before = Some(Time(asked));
+        }
+        Some(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Api {
+        gateway: Acknowledgements,
+        object: Value,
+        start: Now,
+    }
+
+    impl Api {
+        fn new() -> Self {
+            let object =
+                serde_json::from_str(include_str!("../../../crds/tests/good/partner-connection.json")).unwrap();
+            let mut this = Self { gateway: Acknowledgements::new("g".into()), object, start: Now::read() };
+            this.object["status"] = json!({"observedGeneration": 1});
+            this.spec(&json!({"revoked": false}));
+            this
+        }
+
+        fn spec(&mut self, revocation: &Value) {
+            self.object["spec"]["revocation"] = revocation.clone();
+            let generation = self.object["metadata"]["generation"].as_i64().unwrap_or(0);
+            self.object["metadata"]["generation"] = json!(generation + 1);
+        }
+
+        fn at(&self, second: u64) -> Now {
+            let wall = Timestamp::from_second(1_800_000_000 + i64::try_from(second).unwrap()).unwrap();
+            Now { wall, mono: self.start.mono + Duration::from_secs(second) }
+        }
+
+        fn observe(&mut self, second: u64) -> Floor {
+            let now = self.at(second).wall;
+            self.gateway.observe(&partner(), &serde_json::from_value(self.object.clone()).unwrap(), now)
+        }
+
+        fn due(&mut self, second: u64) -> Option<Value> {
+            let now = self.at(second);
+            self.gateway.due(&partner(), now).map(|word| serde_json::to_value(word).unwrap())
+        }
+
+        fn write(&mut self, word: Option<Value>) {
+            self.object["status"]["gateways"] = json!([word.unwrap()]);
+        }
+    }
+
+    fn partner() -> PartnerName {
+        "a".parse().unwrap()
+    }
+
+    #[test]
+    fn one_word_a_revocation_until_it_is_read_back() {
+        let mut api = Api::new();
+        assert_eq!(api.observe(0), Floor::default());
+        assert!(api.gateway.owed().is_empty());
+        api.spec(&json!({"revoked": true}));
+        let floor = api.observe(10);
+        assert!(floor.revokes(Some(api.at(10).wall)) && !floor.revokes(Some(api.at(11).wall)));
+        assert_eq!(api.gateway.owed(), [partner()]);
+        let word = api.due(11);
+        assert_eq!(word, Some(json!({"name": "g", "generation": 2, "revokedAt": "2027-01-15T08:00:11Z"})));
+        assert_eq!(api.due(12), None, "under way");
+        assert_eq!(api.due(21), word, "it was lost: the same again");
+        api.write(word.clone());
+        api.observe(22);
+        assert!(api.gateway.owed().is_empty());
+        // Another edit while it is revoked is no other revocation; ending it and doing it again is.
+        api.spec(&json!({"revoked": true}));
+        api.observe(30);
+        assert!(api.gateway.owed().is_empty());
+        api.spec(&json!({"revoked": false}));
+        assert_eq!(api.observe(40), floor, "remembered");
+        assert!(api.gateway.owed().is_empty());
+        api.spec(&json!({"revoked": true}));
+        api.observe(50);
+        assert_eq!(api.due(51).unwrap()["revokedAt"], "2027-01-15T08:00:51Z");
+    }
+
+    #[test]
+    fn a_revocation_that_was_taken_back_before_the_word_got_through_is_told_and_remembered() {
+        let mut api = Api::new();
+        api.spec(&json!({"revoked": true}));
+        let floor = api.observe(10);
+        api.spec(&json!({"revoked": false}));
+        assert_eq!(api.observe(11), floor);
+        assert_eq!(api.gateway.owed(), [partner()]);
+        assert_eq!(api.due(12).unwrap()["revokedAt"], "2027-01-15T08:00:12Z");
+    }
+
+    #[test]
+    fn after_a_restart_a_word_stands_unless_spec_was_touched() {
+        let mut api = Api::new();
+        api.spec(&json!({"revoked": true}));
+        api.observe(10);
+        let word = api.due(10);
+        api.write(word);
+        api.gateway = Acknowledgements::new("g".into());
+        api.observe(20);
+        assert!(api.gateway.owed().is_empty());
+        api.gateway = Acknowledgements::new("g".into());
+        api.spec(&json!({"revoked": true}));
+        api.observe(30);
+        assert_eq!(api.gateway.owed(), [partner()], "it may have been another one in between");
+    }
+
+    #[test]
+    fn a_date_is_acknowledged_once_and_one_that_is_moved_back_changes_nothing() {
+        let mut api = Api::new();
+        let date = "2026-06-01T00:00:00Z";
+        api.spec(&json!({"revoked": false, "notBefore": date}));
+        let floor = api.observe(10);
+        assert!(floor.revokes("2026-05-31T23:59:59Z".parse().ok()) && !floor.revokes(date.parse().ok()));
+        let word = api.due(11);
+        assert_eq!(word, Some(json!({"name": "g", "notBefore": date, "notBeforeAt": "2027-01-15T08:00:11Z"})));
+        api.write(word);
+        api.observe(12);
+        assert!(api.gateway.owed().is_empty());
+        api.spec(&json!({"revoked": false, "notBefore": "2026-05-01T00:00:00Z"}));
+        assert_eq!(api.observe(20), floor);
+        assert!(api.gateway.owed().is_empty());
+        api.spec(&json!({"revoked": false, "notBefore": "2062-01-01T00:00:00Z"}));
+        api.observe(30);
+        let word = api.due(31);
+        api.write(word);
+        api.observe(32);
+        assert!(api.gateway.owed().is_empty(), "one in the future is said once too");
+    }
+}
