@@ -187,16 +187,9 @@ impl Visit<'_> {
             plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
         });
         let (keys, certificates) = if connection.is_some() {
-            let issued = plan::certificates(
-                partner,
-                checked,
-                before,
-                memories,
-                &ctx.authority,
-                &ctx.settings.domain,
-                self.now,
-                rand::random,
-            )?;
+            let subject = plan::subject(partner, &ctx.settings.domain);
+            let issued =
+                plan::certificates(&subject, checked, before, memories, &ctx.authority, self.now, rand::random)?;
             (plan::keys(checked, before, memories), issued)
         } else {
             (Vec::new(), Vec::new())

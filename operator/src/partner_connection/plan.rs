@@ -49,17 +49,27 @@ pub fn revoked(checked: &Checked, memories: &Memories) -> Vec<String> {
     checked.named().filter(|(lease, _)| was(lease)).map(|(_, what)| what).collect()
 }
 
+/// What a partner's certificate is for: to be known as this partner at its own gateway address.
+pub fn subject(partner: &str, domain: &str) -> Subject {
+    Subject {
+        common_name: partner.to_owned(),
+        uris: vec![format!("spiffe://{domain}/partner/{partner}")],
+        client: true,
+        days: LEAF_DAYS,
+        ..Subject::default()
+    }
+}
+
 /// The certificates that are accepted: for each request the newest, and its predecessor until that ends.
 ///
 /// One is issued when there is none and the connection is accepted, and again at two thirds of its life while the partner
 /// is authorized at all.
 pub fn certificates(
-    partner: &str,
+    subject: &Subject,
     checked: &Checked,
     status: Option<&PartnerConnectionStatus>,
     memories: &Memories,
     authority: &Authority,
-    domain: &str,
     now: Timestamp,
     mut serial: impl FnMut() -> [u8; 16],
 ) -> Result<Vec<IssuedCertificate>, ca::Error> {
@@ -83,14 +93,7 @@ pub fn certificates(
             Some(newest) => checked.authorized_until().is_some() && authority.is_due(&newest.chain, now),
         };
         if issue {
-            let subject = Subject {
-                common_name: partner.to_owned(),
-                uris: vec![format!("spiffe://{domain}/partner/{partner}")],
-                client: true,
-                days: LEAF_DAYS,
-                ..Subject::default()
-            };
-            let issued = authority.issue(&asked.request.key, &subject, now, serial())?;
+            let issued = authority.issue(&asked.request.key, subject, now, serial())?;
             held.insert(
                 0,
                 IssuedCertificate {
@@ -159,7 +162,8 @@ mod tests {
         let checked = validate(&c, Some(&agreement()), "shared", now());
         let issue = |revoked| {
             let memories = remembered(&checked, revoked);
-            let issued = certificates("p", &checked, None, &memories, &authority(), "x.ca", now(), || [9; 16]);
+            let issued =
+                certificates(&subject("p", "x.ca"), &checked, None, &memories, &authority(), now(), || [9; 16]);
             (keys(&checked, None, &memories).len(), issued.unwrap().len(), plan_revoked(&checked, &memories))
         };
         assert_eq!(issue(false), (1, 1, 0));
@@ -179,8 +183,8 @@ mod tests {
             let checked = validate(c, Some(&agreement), "shared", at(day));
             let memories = remembered(&checked, false);
             let status = c.status.as_ref();
-            certificates("vancouver-police", &checked, status, &memories, &authority, "x.ca", at(day), || [9; 16])
-                .unwrap()
+            let subject = subject("vancouver-police", "x.ca");
+            certificates(&subject, &checked, status, &memories, &authority, at(day), || [9; 16]).unwrap()
         };
         let first = issue(&c, 0);
         assert_eq!(first.len(), 1);

@@ -18,13 +18,23 @@ use crate::authorise::Now;
 /// How long until a word that did not get through is written again.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// A revocation that status may not hold yet.
+#[derive(Debug, Default, PartialEq)]
+enum Word {
+    #[default]
+    Given,
+    Owed,
+    /// Written with this time; not read back yet.
+    Said(Time),
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     generation: Option<i64>,
     /// What spec says now.
     revoked: bool,
-    /// A revocation that is not in status yet; the time that was said of it, if it was tried.
-    owed_revoked: Option<Option<Time>>,
+    /// That everything is revoked.
+    word: Word,
     /// A `notBefore` that is not in status yet.
     owed_not_before: Option<Timestamp>,
     /// What this process has seen revoked.
@@ -56,15 +66,15 @@ impl Acknowledgements {
         entry.generation = object.metadata.generation;
         let asked = object.spec.revocation.clone().unwrap_or_default();
 
-        if let Some(said @ Some(_)) = &entry.owed_revoked
-            && *said == entry.written.revoked_at
+        if let Word::Said(at) = &entry.word
+            && entry.written.revoked_at.as_ref() == Some(at)
         {
-            entry.owed_revoked = None;
+            entry.word = Word::Given;
         }
         // After a restart it may be the one that was acknowledged before; that word stands while nobody touches spec.
         let known = first && entry.written.revoked_at.is_some() && entry.written.generation == entry.generation;
         if asked.revoked && !entry.revoked && !known {
-            entry.owed_revoked = Some(None);
+            entry.word = Word::Owed;
             entry.floor = entry.floor.max(Floor::revoked_at(now));
         }
         entry.revoked = asked.revoked;
@@ -93,7 +103,7 @@ impl Acknowledgements {
 
     /// Partners of whom a word is owed.
     pub fn owed(&self) -> Vec<PartnerName> {
-        let owed = self.partners.iter().filter(|(_, e)| e.owed_revoked.is_some() || e.owed_not_before.is_some());
+        let owed = self.partners.iter().filter(|(_, e)| e.word != Word::Given || e.owed_not_before.is_some());
         owed.map(|(name, _)| name.clone()).collect()
     }
 
@@ -107,10 +117,11 @@ impl Acknowledgements {
         // To the second, as status holds it; and never back, whatever a clock says.
         let at = Time(Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall));
         let mut word = Acknowledgement { name: self.name.clone(), ..entry.written.clone() };
-        if let Some(said) = &mut entry.owed_revoked {
-            let at = said.take().or_else(|| Some(at.clone()).max(word.revoked_at.clone()));
-            *said = at.clone();
-            word.revoked_at = at;
+        if entry.word == Word::Owed {
+            entry.word = Word::Said(Some(at.clone()).max(word.revoked_at.clone()).unwrap_or_else(|| at.clone()));
+        }
+        if let Word::Said(at) = &entry.word {
+            word.revoked_at = Some(at.clone());
             word.generation = entry.generation;
         }
         if let Some(asked) = entry.owed_not_before {
