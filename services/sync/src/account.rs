@@ -11,28 +11,23 @@ use tokio_postgres::{Client, Transaction, types::Type};
 use crate::{
     error::{Error, Of},
     export::AT,
-    ledger::{Entry, EntryKind},
     quote::ident,
     subject::record_hash,
 };
 
-/// Notes which FPS numbers the files of a batch have, in the batch's transaction: the account can be given when the hub no longer
-/// has the file. Only where the identity record crosses, since a number is new or changes only then.
-pub async fn remember(tx: &Transaction<'_>, entries: impl Iterator<Item = &Entry>) -> Result<(), Error> {
-    let files: Vec<i64> = entries
-        .filter(|e| e.kind != EntryKind::Leave && e.groups.iter().any(|g| g == "identity"))
-        .filter_map(|e| e.offender)
-        .collect();
+/// Notes which FPS numbers files had when their own records crossed, in the ledger's transaction: the account can be given when
+/// the hub no longer has the file. `numbers`: FPS number and file.
+pub async fn remember(tx: &Transaction<'_>, numbers: impl Iterator<Item = &(String, i64)>) -> Result<(), Error> {
+    let (numbers, files): (Vec<&str>, Vec<i64>) = numbers.map(|(number, file)| (number.as_str(), *file)).unzip();
     if files.is_empty() {
         return Ok(());
     }
     tx.execute_typed(
         "INSERT INTO liaison.disclosed_number (fps, offender)
-         SELECT o.fps, o.id FROM oms.offender o
-         WHERE o.id = ANY ($1) AND NOT EXISTS (
-             SELECT FROM liaison.disclosed_number d WHERE d.fps = o.fps AND d.offender = o.id)
-         ORDER BY o.fps ON CONFLICT DO NOTHING",
-        &[(&files, Type::INT8_ARRAY)],
+         SELECT DISTINCT n.fps, n.id FROM unnest($1, $2) AS n (fps, id)
+         WHERE NOT EXISTS (SELECT FROM liaison.disclosed_number d WHERE d.fps = n.fps AND d.offender = n.id)
+         ORDER BY n.fps ON CONFLICT DO NOTHING",
+        &[(&numbers, Type::TEXT_ARRAY), (&files, Type::INT8_ARRAY)],
     )
     .await
     .hub()?;

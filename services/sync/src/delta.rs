@@ -54,6 +54,8 @@ pub struct Delta {
     pub subjects: BTreeMap<i64, Vec<Arc<Record>>>,
     /// Files whose search row must be made anew from the records that the replica has in the end.
     pub remake: BTreeSet<i64>,
+    /// Files whose own record the replica was found to have under the FPS number that it has now.
+    pub numbered: HashSet<i64>,
     /// Files in whose search row only this changes: no name, so none of what is made of names.
     pub cores: BTreeMap<i64, Core>,
     /// Records were compared a file at a time: one that is new to its file may stand under another.
@@ -87,6 +89,16 @@ impl Delta {
     /// Pictures that the new records name.
     pub fn photographs(&self) -> BTreeSet<Hash> {
         self.upserts.values().filter_map(|record| record.photograph()).collect()
+    }
+
+    /// FPS numbers that the new records bear and the replica was not found to have, each with its file.
+    pub fn numbers(&self) -> Vec<(String, i64)> {
+        let own = self.upserts.values().filter(|record| *record.table == *OFFENDER);
+        own.filter_map(|record| {
+            let file = record.offender.filter(|file| !self.numbered.contains(file))?;
+            Some((subject::number(record)?, file))
+        })
+        .collect()
     }
 
     /// The ledger's lines, ordered by file; reference records first.
@@ -184,7 +196,9 @@ impl Delta {
                         continue;
                     }
                     let own = record.offender.filter(|_| *key.0 == *OFFENDER);
-                    match own.and_then(|file| Some((file, cores.get(&file)?, subject::core(record)?))) {
+                    let own = own.and_then(|file| Some((file, cores.get(&file)?, subject::core(record)?)));
+                    self.numbered.extend(own.iter().filter(|(_, old, new)| old.fps == new.fps).map(|(file, ..)| *file));
+                    match own {
                         Some((_, old, new)) if *old == new => {}
                         Some((file, old, new)) if old.names() == new.names() => {
                             self.cores.insert(file, new);
@@ -246,8 +260,20 @@ impl Delta {
 
     /// Takes another delta in; what both have, the other has newer.
     pub fn absorb(&mut self, other: Self) {
-        let Self { upserts, known, deletes, leave, enter, subjects, remake, cores, robs, only_groups, pictures } =
-            other;
+        let Self {
+            upserts,
+            known,
+            deletes,
+            leave,
+            enter,
+            subjects,
+            remake,
+            numbered,
+            cores,
+            robs,
+            only_groups,
+            pictures,
+        } = other;
         self.upserts.extend(upserts);
         self.known.extend(known);
         self.deletes.extend(deletes);
@@ -256,6 +282,7 @@ impl Delta {
         self.subjects.extend(subjects);
         self.pictures.extend(pictures);
         self.remake.extend(remake);
+        self.numbered.extend(numbered);
         self.cores.extend(cores);
         self.robs |= robs;
         if only_groups.is_some() {

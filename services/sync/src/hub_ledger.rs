@@ -246,6 +246,8 @@ pub struct Batch {
     pub store_identity: String,
     /// Its lines.
     pub entries: Vec<Entry>,
+    /// FPS numbers that cross with it and are new to the replica, each with its file.
+    pub numbers: Vec<(String, i64)>,
     /// Their digest.
     pub digest: [u8; 32],
     /// Head before it.
@@ -311,7 +313,7 @@ pub async fn commit(hub: &mut Client, batches: &[Batch]) -> Result<Vec<Result<()
             kept.iter().flat_map(|b| (0..).zip(&b.entries).map(|(seq, entry)| (*b, seq, entry))).collect();
         let (batches, numbers, lines) = futures::join!(
             insert_batches(&tx, &kept),
-            crate::account::remember(&tx, entries.iter().map(|(.., entry)| *entry)),
+            crate::account::remember(&tx, kept.iter().flat_map(|b| &b.numbers)),
             join_all(entries.chunks(20_000).map(|e| insert_entries(&tx, e)))
         );
         batches?;

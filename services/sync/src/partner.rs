@@ -299,6 +299,7 @@ impl Held {
             generation,
             store_identity: self.store_identity.clone(),
             entries,
+            numbers: delta.numbers(),
             digest,
             previous,
             head,

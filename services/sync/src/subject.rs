@@ -59,6 +59,15 @@ pub fn core(record: &Record) -> Option<Core> {
     serde_json::from_str(&record.body).ok()
 }
 
+/// The FPS number in a file's own record.
+pub fn number(record: &Record) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Number {
+        fps: Option<String>,
+    }
+    serde_json::from_str::<Number>(&record.body).ok()?.fps
+}
+
 /// Hash of a record.
 pub fn record_hash(grp: &str, tbl: &str, id: i64, offender: Option<i64>, body: &str) -> Hash {
     encoding::record_hash(&RecordRef { offender, grp, tbl, id, body })
