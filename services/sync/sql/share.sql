@@ -15,12 +15,12 @@ CREATE TABLE IF NOT EXISTS {share}.record (
     -- page, where there is room, and touches no index.
     picture  text GENERATED ALWAYS AS (CASE WHEN tbl = 'photograph' THEN body::jsonb ->> 'sha256' END) STORED,
     PRIMARY KEY (tbl, id)
-) WITH (fillfactor = 90);
+) WITH (fillfactor = 75);
 CREATE INDEX IF NOT EXISTS record_offender ON {share}.record (offender);
 -- Replicas made before there was a picture column.
 ALTER TABLE {share}.record ADD COLUMN IF NOT EXISTS
     picture text GENERATED ALWAYS AS (CASE WHEN tbl = 'photograph' THEN body::jsonb ->> 'sha256' END) STORED;
-ALTER TABLE {share}.record SET (fillfactor = 90);
+ALTER TABLE {share}.record SET (fillfactor = 75);
 DROP INDEX IF EXISTS {share}.record_photograph;
 -- Which photograph records name a picture: whether the bytes may go.
 CREATE INDEX IF NOT EXISTS record_picture ON {share}.record (picture) WHERE picture IS NOT NULL;

@@ -104,15 +104,15 @@ impl Delta {
     /// The ledger's lines, ordered by file; reference records first.
     pub fn entries(&self, groups: &[String]) -> Vec<Entry> {
         #[derive(Default)]
-        struct Line {
-            groups: BTreeSet<String>,
+        struct Line<'a> {
+            groups: BTreeSet<&'a str>,
             crossed: Vec<Hash>,
             withdrawn: Vec<(String, i64)>,
         }
         let mut lines: BTreeMap<Option<i64>, Line> = BTreeMap::new();
         for record in self.upserts.values() {
             let line = lines.entry(record.offender).or_default();
-            line.groups.insert(record.group.to_string());
+            line.groups.insert(&record.group);
             line.crossed.push(record.hash);
         }
         for ((table, id), offender) in &self.deletes {
@@ -120,7 +120,7 @@ impl Delta {
         }
         for file in &self.leave {
             let line = lines.entry(Some(*file)).or_default();
-            line.groups.extend(groups.iter().cloned());
+            line.groups.extend(groups.iter().map(String::as_str));
             line.withdrawn.push(("*".to_owned(), *file));
         }
         if let Some(only) = &self.only_groups {
@@ -142,7 +142,7 @@ impl Delta {
                     Some(file) if self.enter.contains(&file) => EntryKind::Enter,
                     Some(_) => EntryKind::Stay,
                 },
-                groups: line.groups.into_iter().collect(),
+                groups: line.groups.into_iter().map(str::to_owned).collect(),
                 digest: entry_digest(&mut line.crossed, &mut line.withdrawn),
             })
             .collect()
