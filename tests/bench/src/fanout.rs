@@ -131,13 +131,14 @@ pub async fn bench(args: &FanoutArgs) -> Result<()> {
     let template =
         say(&format!("{} files with children and photographs", args.files), template(root.path(), args.files)).await?;
     let mut alone = Vec::new();
-    for group in args.groups() {
+    let groups = args.groups();
+    for (done, group) in (1..).zip(&groups) {
         let mut run = Run::start(args, &template, root.path(), std::mem::take(&mut alone)).await?;
-        run.group(&group).await?;
+        run.group(group).await?;
         alone = run.end()?;
         render::facts(&machine(args)?)?;
         render::page()?;
-        println!("{:.1} min so far", begun.elapsed().as_secs_f64() / 60.0);
+        println!("{:.1} min so far, {done} of {} groups", begun.elapsed().as_secs_f64() / 60.0, groups.len());
     }
     Ok(())
 }

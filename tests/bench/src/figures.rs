@@ -153,12 +153,10 @@ pub fn extrapolate(all: &mut [Measure]) {
             let there = high + (high - low) / 150.0 * (measure.n as f64 - 200.0);
             if rate { 1.0 / there } else { there }
         };
-        measure.native = Some(Figure {
-            minimum: line(low.minimum, high.minimum),
-            median: line(low.median, high.median),
-            maximum: line(low.maximum, high.maximum),
-            unit: low.unit.clone(),
-        });
+        // The lines through the ends may cross where the spread at 50 is the wider one.
+        let ends = [low.minimum, low.median, low.maximum].into_iter().zip([high.minimum, high.median, high.maximum]);
+        let ends: Vec<f64> = ends.map(|(low, high)| line(low, high)).collect();
+        measure.native = Figure::of(&ends, &low.unit);
         measure.extrapolated = true;
         measure.compare();
     }
