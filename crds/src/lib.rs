@@ -30,6 +30,21 @@ pub const VERIFY_ANNOTATION: &str = "federation.csc-scc.gc.ca/verify";
 /// The annotation that asks for a replica to be made anew, and verified; any new value asks again.
 pub const REBUILD_ANNOTATION: &str = "federation.csc-scc.gc.ca/rebuild";
 
+/// The Secrets beside the gateway that hold preshared keys: a fixed few, so that RBAC can name them.
+pub const PRESHARED_SECRETS: [&str; 4] = ["gateway-psk-0", "gateway-psk-1", "gateway-psk-2", "gateway-psk-3"];
+
+/// Name of a WireGuard key's entry there, given its 32 bytes.
+pub fn preshared_entry(key: &[u8]) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(key);
+    digest.iter().take(20).fold(String::with_capacity(40), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The Secret that has the entry of this name.
+pub fn preshared_secret(entry: &str) -> Option<&'static str> {
+    let digit = entry.chars().next()?.to_digit(16)?;
+    PRESHARED_SECRETS.get(usize::try_from(digit).ok()? % PRESHARED_SECRETS.len()).copied()
+}
+
 /// Condition types. A meaning is API: it does not change.
 pub mod conditions {
     /// All that Liaison provisions is there for this generation.

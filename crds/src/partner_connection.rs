@@ -222,6 +222,17 @@ pub struct WireGuardKeys {
         inner(length(min = 44, max = 44), regex(pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"))
     )]
     pub public_keys: Vec<String>,
+    /// Whether each key that is accepted from now on has a preshared key of its own; absent means no. Keys that are accepted
+    /// already stay as they are, so that nobody is cut: a preshared key comes with the next WireGuard key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<PresharedKey>,
+}
+
+/// Whether a preshared key is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PresharedKey {
+    /// Each new key has one.
+    Required,
 }
 
 /// Certificate signing requests of the partner.
@@ -315,6 +326,9 @@ pub struct SeenKey {
     /// When it was claimed for the partner.
     #[schemars(schema_with = "time_schema")]
     pub first_seen: Time,
+    /// True: it is accepted together with its preshared key only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preshared: bool,
 }
 
 /// A gateway's word that a revocation has taken effect there: peers gone, live connections ended.

@@ -68,6 +68,7 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
         r#"["ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE=","ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE="]"#,
         "must not hold a key twice",
     ),
+    ("/spec/credentials/wireGuard/presharedKey", r#""Perhaps""#, "Unsupported value"),
     ("/spec/credentials/certificate/signingRequests", r#"["hello"]"#, "must be one PKCS#10 request"),
     (
         "/spec/credentials/certificate/signingRequests",

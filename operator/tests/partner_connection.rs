@@ -162,6 +162,66 @@ async fn a_revoked_key_is_never_accepted_again_whoever_names_it() {
 }
 
 #[tokio::test]
+async fn each_new_key_gets_a_preshared_key_of_its_own_which_goes_with_it() {
+    let stage = Stage::new("shared").await;
+    stage.agree(&["p"]).await;
+    let first = connection("p");
+    stage.apply(&first).await;
+    stage.settle("p").await;
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.settings.gateway_namespace);
+    let shared = async || -> Vec<(String, Vec<u8>)> {
+        let mut all = Vec::new();
+        for name in liaison_crds::PRESHARED_SECRETS {
+            let secret = secrets.get_opt(name).await.unwrap();
+            all.extend(
+                secret.and_then(|secret| secret.data).into_iter().flatten().map(|(name, value)| (name, value.0)),
+            );
+        }
+        all
+    };
+    assert!(shared().await.is_empty());
+
+    // A second key, with preshared keys from now on: the first stays as it is.
+    let mut object = first.clone();
+    let key = |object: &serde_json::Value| object["spec"]["credentials"]["wireGuard"]["publicKeys"][0].clone();
+    let second = connection("p");
+    object["spec"]["credentials"]["wireGuard"] =
+        json!({"publicKeys": [key(&first), key(&second)], "presharedKey": "Required"});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let live = stage.get("p").await.unwrap();
+    assert_eq!(keys_of(&live), (2, 1));
+    let seen = live.status.as_ref().unwrap().wire_guard_keys_seen.iter();
+    assert_eq!(seen.map(|key| key.preshared).collect::<Vec<_>>(), [false, true]);
+    let held = shared().await;
+    let bytes =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, key(&second).as_str().unwrap()).unwrap();
+    assert_eq!((held.len(), held[0].0.as_str()), (1, liaison_crds::preshared_entry(&bytes).as_str()));
+    let value = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &held[0].1).unwrap();
+    assert_eq!(value.len(), 32);
+    let text = serde_json::to_string(&live).unwrap();
+    assert!(!text.contains(std::str::from_utf8(&held[0].1).unwrap()), "in nothing that people read (I10)");
+
+    // I9, and it stays the same one.
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    assert_eq!((stage.writes.count.load(Ordering::SeqCst), shared().await), (0, held));
+
+    // It goes with its key: out of the manifest, or with the connection.
+    object["spec"]["credentials"]["wireGuard"] = json!({"publicKeys": [key(&first)], "presharedKey": "Required"});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    assert!(shared().await.is_empty());
+    object["spec"]["credentials"]["wireGuard"] = json!({"publicKeys": [key(&second)], "presharedKey": "Required"});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    assert_eq!(shared().await.len(), 1);
+    stage.delete("p").await;
+    stage.settle("p").await;
+    assert!(stage.get("p").await.is_none() && shared().await.is_empty());
+}
+
+#[tokio::test]
 async fn deleting_what_is_revoked_remembers_it_though_nobody_had_looked_in_between() {
     let stage = Stage::new("gone").await;
     stage.agree(&["p"]).await;

@@ -42,7 +42,7 @@ use crate::{
     claims::{self, Claim, Memories, Memory},
     context::Context,
     install::{self, Wanted},
-    scram,
+    preshared, scram,
 };
 
 /// A Job that gave up is started again after this many seconds.
@@ -86,6 +86,12 @@ impl Visit<'_> {
         };
         let before = connection.status.clone();
         let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), slot)?;
+        let preshared: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.gateway_namespace);
+        for key in &checked.keys {
+            if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
+                preshared::ensure(&preshared, &key.lease, rand::random()).await?;
+            }
+        }
         // What is granted is written before anything reads it; what is taken away, before anything else.
         let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
         let connection = status::write_grants(&api, &connection, &outcome, self.now).await?;
@@ -142,6 +148,9 @@ impl Visit<'_> {
         for lease in world.leases.iter_mut().filter(|lease| claims::is_key(&lease.name_any())) {
             let memory = Memory::of(lease);
             if !memory.revoked && (all || floor.revokes(Some(memory.first_seen))) {
+                let preshared: Api<Secret> =
+                    Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.gateway_namespace);
+                preshared::forget(&preshared, &lease.name_any()).await?;
                 *lease = claims::revoke(leases, lease, self.now).await?;
                 tracing::info!(partner = self.names.partner, claim = lease.name_any(), "key revoked for good");
             }
@@ -371,6 +380,9 @@ impl Visit<'_> {
             let name = lease.name_any();
             let free = claims::is_key(&name) && !Memory::of(lease).revoked;
             if free && !checked.named().any(|(named, _)| *named == name) {
+                let preshared: Api<Secret> =
+                    Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.gateway_namespace);
+                preshared::forget(&preshared, &name).await?;
                 claims::release(leases, lease).await?;
             }
         }

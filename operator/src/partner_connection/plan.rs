@@ -21,14 +21,17 @@ pub fn keys(checked: &Checked, status: Option<&PartnerConnectionStatus>, memorie
         return Vec::new();
     }
     let granted = |key: &str| status.is_some_and(|status| status.wire_guard_keys.iter().any(|granted| granted == key));
-    let seen = |key: &str| {
-        let all = status.into_iter().flat_map(|status| &status.wire_guard_keys_seen);
-        all.filter(|seen| seen.public_key == key).map(|seen| seen.first_seen.0).min()
+    let stated = |key: &str| {
+        let mut all = status.into_iter().flat_map(|status| &status.wire_guard_keys_seen);
+        all.find(|seen| seen.public_key == key)
     };
     let live = checked.keys.iter().filter(|key| checked.accepted() || granted(&key.text));
     live.filter_map(|key| {
-        let first_seen = first_seen(memories.get(&key.lease), seen(&key.text))?;
-        Some(SeenKey { public_key: key.text.clone(), first_seen: Time(first_seen) })
+        let stated = stated(&key.text);
+        let first_seen = first_seen(memories.get(&key.lease), stated.map(|seen| seen.first_seen.0))?;
+        // One that is accepted already stays as it is: its holder would be cut.
+        let preshared = stated.map_or(checked.preshared.is_some() && !granted(&key.text), |seen| seen.preshared);
+        Some(SeenKey { public_key: key.text.clone(), first_seen: Time(first_seen), preshared })
     })
     .collect()
 }
@@ -149,6 +152,28 @@ mod tests {
         fixtures::{agreement, authority, connection as fixture, now, provisioned},
         validate::validate,
     };
+
+    #[test]
+    fn a_preshared_key_comes_with_the_next_key_and_stays_with_it() {
+        let mut c = fixture("vancouver-police");
+        let old = c.spec.credentials.wire_guard.public_keys[0].clone();
+        c.status = Some(PartnerConnectionStatus { wire_guard_keys: vec![old.clone()], ..provisioned() });
+        c.spec.credentials.wire_guard.public_keys.push("ANN0WtCmwgRlYsYdHWp7ztCY5OqmHxEjtyEDx6pCWEE=".to_owned());
+        c.spec.credentials.wire_guard.preshared_key = Some(liaison_crds::partner_connection::PresharedKey::Required);
+        let granted = |c: &liaison_crds::PartnerConnection| {
+            let checked = validate(c, Some(&agreement()), "shared", now());
+            keys(&checked, c.status.as_ref(), &remembered(&checked, false))
+        };
+        let which = |keys: &[SeenKey]| keys.iter().map(|key| key.preshared).collect::<Vec<_>>();
+        let first = granted(&c);
+        assert_eq!(which(&first), [false, true]);
+        // Whatever the manifest says later.
+        c.spec.credentials.wire_guard.preshared_key = None;
+        let texts = first.iter().map(|key| key.public_key.clone()).collect();
+        c.status =
+            Some(PartnerConnectionStatus { wire_guard_keys: texts, wire_guard_keys_seen: first, ..provisioned() });
+        assert_eq!(which(&granted(&c)), [false, true]);
+    }
 
     /// As if all the manifest's keys had been claimed on the first day.
     fn remembered(checked: &Checked, revoked: bool) -> Memories {

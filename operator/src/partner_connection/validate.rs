@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use liaison_crds::{
     PartnerConnection, SharingAgreement,
     acceptance::{self, Refusal},
+    partner_connection::PresharedKey,
 };
 
 use crate::{
@@ -59,6 +60,8 @@ pub struct Checked {
     pub suspended: bool,
     /// `spec.revocation.revoked`.
     pub revoked: bool,
+    /// Whether keys that are accepted from now on have preshared keys.
+    pub preshared: Option<PresharedKey>,
     /// Whether an earlier visit gave it a place.
     pub provisioned: bool,
     /// The replica store.
@@ -137,6 +140,7 @@ pub fn validate(
         requests,
         suspended: spec.suspend.unwrap_or(false),
         revoked: spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked),
+        preshared: spec.credentials.wire_guard.preshared_key,
         provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
         store: store_of(connection, default_store),
     }

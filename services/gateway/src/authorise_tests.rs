@@ -17,6 +17,7 @@ fn partner(name: &str, slot: u32, leaf: &[u8]) -> Partner {
         server_name: format!("{name}.liaison.example.ca"),
         slot: Slot::new(v4, v6).unwrap(),
         keys: vec![WireGuardKey([u8::try_from(slot).unwrap(); 32])],
+        preshared: std::collections::BTreeSet::new(),
         leaves: BTreeMap::from([(Fingerprint::of(leaf), validity)]),
         authorized_until: "2026-06-01T00:00:00Z".parse().unwrap(),
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use liaison_crds::{PartnerConnection, partner_connection::Acknowledgement};
+use liaison_crds::{PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry};
 use liaison_records::names::PartnerName;
 use tokio::{
     sync::{mpsc, watch},
@@ -65,10 +65,18 @@ pub struct Secrets {
     pub client: Option<KeyMaterial>,
     /// `gateway-wireguard`.
     pub wireguard: Option<WireGuardPrivateKey>,
+    /// Preshared keys, a map for each of [`PRESHARED_SECRETS`], by [`preshared_entry`] of the WireGuard key.
+    pub preshared: [BTreeMap<String, PresharedKey>; PRESHARED_SECRETS.len()],
 }
 
 impl Secrets {
-    /// Whether all three are there.
+    /// The preshared key of a WireGuard key.
+    fn preshared(&self, key: WireGuardKey) -> Option<PresharedKey> {
+        let entry = preshared_entry(&key.0);
+        self.preshared.iter().find_map(|entries| entries.get(&entry)).copied()
+    }
+
+    /// Whether all that it takes to start is there.
     pub fn is_complete(&self) -> bool {
         self.server.is_some() && self.client.is_some() && self.wireguard.is_some()
     }
@@ -81,6 +89,16 @@ pub struct WireGuardPrivateKey(pub [u8; 32]);
 impl std::fmt::Debug for WireGuardPrivateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("WireGuardPrivateKey")
+    }
+}
+
+/// A preshared key; cannot be logged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PresharedKey(pub [u8; 32]);
+
+impl std::fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PresharedKey")
     }
 }
 
@@ -125,7 +143,8 @@ pub struct Feeds {
 #[derive(Debug, Default)]
 struct Applied {
     slot: Option<Slot>,
-    keys: BTreeSet<WireGuardKey>,
+    /// Its peers, each with the preshared key that it was added with.
+    keys: BTreeMap<WireGuardKey, Option<PresharedKey>>,
     /// The key that holds the addresses.
     holder: Option<WireGuardKey>,
 }
@@ -134,6 +153,7 @@ struct Applied {
 pub struct Control<T> {
     domain: String,
     staleness_limit: Duration,
+    secrets: Secrets,
     acknowledgements: Acknowledgements,
     gate: Arc<Gate>,
     tunnel: Arc<T>,
@@ -154,6 +174,7 @@ impl<T: Tunnel> Control<T> {
     /// A loop that has heard nothing yet. `serving` is set while there is fresh word from the API.
     pub fn new(
         config: &Config,
+        secrets: Secrets,
         gate: Arc<Gate>,
         tunnel: Arc<T>,
         addresses: Addresses,
@@ -162,6 +183,7 @@ impl<T: Tunnel> Control<T> {
         Self {
             domain: config.domain.clone(),
             staleness_limit: config.staleness_limit(),
+            secrets,
             acknowledgements: Acknowledgements::new(config.name.clone()),
             gate,
             tunnel,
@@ -323,9 +345,13 @@ impl<T: Tunnel> Control<T> {
         let mut freed = Vec::new();
         for (name, applied) in &mut self.applied {
             let wanted = table.partners().get(name);
-            let keep: &[WireGuardKey] = wanted.map_or(&[], |p| &p.keys);
+            // A preshared key that changed takes the peer away: its session was made with the old one.
+            let keep = |key: &WireGuardKey, with: &Option<PresharedKey>| {
+                wanted.is_some_and(|p| p.keys.contains(key) && wanted_preshared(&self.secrets, p, *key) == Ok(*with))
+            };
             let same_slot = wanted.is_some_and(|p| Some(p.slot) == applied.slot);
-            let doomed: Vec<_> = applied.keys.iter().copied().filter(|key| !same_slot || !keep.contains(key)).collect();
+            let doomed: Vec<_> =
+                applied.keys.iter().filter(|(key, with)| !same_slot || !keep(key, with)).map(|(key, _)| *key).collect();
             for key in doomed {
                 match self.tunnel.remove(key).await {
                     Ok(()) => {
@@ -378,13 +404,17 @@ impl<T: Tunnel> Control<T> {
                 continue;
             };
             for key in &partner.keys {
-                if applied.keys.contains(key) {
+                if applied.keys.contains_key(key) {
                     continue;
                 }
+                let Ok(preshared) = wanted_preshared(&self.secrets, partner, *key) else {
+                    tracing::warn!(partner = %partner.name, "a wireguard key waits for its preshared key");
+                    continue;
+                };
                 let addresses = if applied.holder.is_none() { partner.slot.partner().to_vec() } else { Vec::new() };
-                match self.tunnel.add(*key, addresses).await {
+                match self.tunnel.add(*key, preshared, addresses).await {
                     Ok(()) => {
-                        applied.keys.insert(*key);
+                        applied.keys.insert(*key, preshared);
                         applied.holder = applied.holder.or(Some(*key));
                         tracing::info!(partner = %partner.name, "wireguard peer added");
                     }
@@ -393,7 +423,7 @@ impl<T: Tunnel> Control<T> {
             }
             // The key that held the addresses was removed: another takes them.
             if applied.holder.is_none()
-                && let Some(key) = applied.keys.iter().next().copied()
+                && let Some(key) = applied.keys.keys().next().copied()
             {
                 match self.tunnel.hand_over(key, key, partner.slot.partner().to_vec()).await {
                     Ok(()) => applied.holder = Some(key),
@@ -418,7 +448,7 @@ impl<T: Tunnel> Control<T> {
         let mut all = true;
         for name in owed {
             let of_others =
-                |key| self.applied.iter().any(|(other, applied)| *other != name && applied.keys.contains(key));
+                |key| self.applied.iter().any(|(other, applied)| *other != name && applied.keys.contains_key(key));
             let through = peers.iter().any(|peer| !granted.contains(&peer.key) && !of_others(&peer.key));
             if through || self.gate.connections.ending(&name) {
                 all = false;
@@ -434,7 +464,7 @@ impl<T: Tunnel> Control<T> {
     async fn look(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) {
         let peers = self.tunnel.peers().await;
         let owner: BTreeMap<WireGuardKey, &PartnerName> =
-            self.applied.iter().flat_map(|(name, a)| a.keys.iter().map(move |key| (*key, name))).collect();
+            self.applied.iter().flat_map(|(name, a)| a.keys.keys().map(move |key| (*key, name))).collect();
         let seen = self.traffic.look(&peers, &owner, now, &self.gate.metrics);
 
         let table = self.gate.view().table;
@@ -445,7 +475,7 @@ impl<T: Tunnel> Control<T> {
                 continue;
             };
             // The addresses follow the key that shook hands last, so a staged key takes over without a gap.
-            if seen.latest_key != holder && applied.keys.contains(&seen.latest_key) {
+            if seen.latest_key != holder && applied.keys.contains_key(&seen.latest_key) {
                 match self.tunnel.hand_over(holder, seen.latest_key, partner.slot.partner().to_vec()).await {
                     Ok(()) => {
                         applied.holder = Some(seen.latest_key);
@@ -487,7 +517,21 @@ impl<T: Tunnel> Control<T> {
         {
             tracing::error!(%error, "gateway-wireguard not taken");
         }
+        let changed = self.secrets.preshared != secrets.preshared;
+        self.secrets = secrets.clone();
+        if changed {
+            self.converge(Now::read(), true).await;
+        }
     }
+}
+
+/// A WireGuard key takes a preshared key, and there is none yet.
+#[derive(Debug, PartialEq, Eq)]
+struct Missing;
+
+/// What a key is to be added with: its preshared key if it takes one, nothing if it takes none.
+fn wanted_preshared(secrets: &Secrets, partner: &Partner, key: WireGuardKey) -> Result<Option<PresharedKey>, Missing> {
+    if partner.preshared.contains(&key) { secrets.preshared(key).map(Some).ok_or(Missing) } else { Ok(None) }
 }
 
 /// Takes TLS material for new connections; material that cannot be used leaves what is there.

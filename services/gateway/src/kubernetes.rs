@@ -4,7 +4,7 @@
 //! 50 s, which makes the server send a bookmark shortly before; so silence for 60 s means that something is wrong, and is
 //! answered by a new list.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt, future::BoxFuture};
@@ -14,7 +14,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams},
     core::DeserializeGuard,
 };
-use liaison_crds::PartnerConnection;
+use liaison_crds::{PRESHARED_SECRETS, PartnerConnection};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{Change, Observed, Secrets, StatusWrite, WireGuardPrivateKey, Word},
+    control::{Change, Observed, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     tls::KeyMaterial,
 };
 
@@ -167,7 +167,7 @@ pub async fn partner_connections(client: Client, namespace: String, changes: mps
     follow(api, "PartnerConnections", None, tell).await;
 }
 
-/// Watches the gateway's three Secrets, by name: its Role gives it these and no other.
+/// Watches the gateway's Secrets, by name: its Role gives it these and no other.
 pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<Secrets>) {
     let one = |name: &'static str, take: fn(&mut Secrets, &Secret)| {
         let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
@@ -194,6 +194,10 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
         one(SERVER_SECRET, |all, secret| all.server = key_material(secret).or(all.server.take())),
         one(CLIENT_SECRET, |all, secret| all.client = key_material(secret).or(all.client.take())),
         one(WIREGUARD_SECRET, |all, secret| all.wireguard = private_key(secret).or(all.wireguard)),
+        one(PRESHARED_SECRETS[0], |all, secret| all.preshared[0] = preshared_keys(secret)),
+        one(PRESHARED_SECRETS[1], |all, secret| all.preshared[1] = preshared_keys(secret)),
+        one(PRESHARED_SECRETS[2], |all, secret| all.preshared[2] = preshared_keys(secret)),
+        one(PRESHARED_SECRETS[3], |all, secret| all.preshared[3] = preshared_keys(secret)),
     );
 }
 
@@ -203,6 +207,17 @@ fn field(secret: &Secret, key: &str) -> Option<Vec<u8>> {
 
 fn key_material(secret: &Secret) -> Option<KeyMaterial> {
     Some(KeyMaterial { chain: field(secret, "tls.crt")?, key: field(secret, "tls.key")?, ca: field(secret, "ca.crt")? })
+}
+
+/// What cannot be read is left out: its WireGuard key is not accepted then.
+fn preshared_keys(secret: &Secret) -> BTreeMap<String, PresharedKey> {
+    let entries = secret.data.iter().flatten();
+    entries
+        .filter_map(|(name, bytes)| {
+            let key = STANDARD.decode(bytes.0.trim_ascii()).ok()?.try_into().ok()?;
+            Some((name.clone(), PresharedKey(key)))
+        })
+        .collect()
 }
 
 fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {

@@ -134,10 +134,10 @@ pub async fn serve(
     let health = health::serve(config.health_addr, Arc::clone(&metrics), readiness.clone(), ending.clone());
     let health = tokio::spawn(health);
 
-    let private_key = loop {
+    let (private_key, secrets) = loop {
         let secrets = feeds.secrets.borrow_and_update().clone();
         match secrets.wireguard {
-            Some(key) if control::install(&gate, &secrets) => break key,
+            Some(key) if control::install(&gate, &secrets) => break (key, secrets),
             _ => tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and gateway-wireguard"),
         }
         tokio::select! {
@@ -152,7 +152,7 @@ pub async fn serve(
     let tunnel = Arc::new(tunnel.await?);
     let addresses = Addresses::up(&config.tun_name).await?;
     let listener = socket.listen(serve::BACKLOG)?;
-    let control = Control::new(&config, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
+    let control = Control::new(&config, secrets, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
     let control = tokio::spawn(control.run(feeds, ending.clone()));
     let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);

@@ -109,6 +109,8 @@ pub struct Partner {
     pub slot: Slot,
     /// Its accepted WireGuard keys, in the order of the spec; at least one.
     pub keys: Vec<WireGuardKey>,
+    /// Those of them that are accepted together with their preshared key only.
+    pub preshared: BTreeSet<WireGuardKey>,
     /// Its active leaves.
     pub leaves: BTreeMap<Fingerprint, Validity>,
     /// From this instant on it is not served.
@@ -176,7 +178,7 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
     }
 
     let floor = Floor::of(object).max(remembered);
-    let mut keys = Vec::new();
+    let (mut keys, mut preshared) = (Vec::new(), BTreeSet::new());
     for text in &spec.credentials.wire_guard.public_keys {
         let seen = status.wire_guard_keys_seen.iter().find(|seen| seen.public_key == *text);
         let revoked = floor.revokes(seen.map(|seen| seen.first_seen.0));
@@ -184,6 +186,9 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
             let key = WireGuardKey::parse(text).ok_or(Closed::Malformed)?;
             if !keys.contains(&key) {
                 keys.push(key);
+            }
+            if seen.is_some_and(|seen| seen.preshared) {
+                preshared.insert(key);
             }
         }
     }
@@ -204,7 +209,7 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
     }
 
     let server_name = format!("{name}.{domain}").to_ascii_lowercase();
-    Ok(Partner { name, server_name, slot, keys, leaves, authorized_until })
+    Ok(Partner { name, server_name, slot, keys, preshared, leaves, authorized_until })
 }
 
 fn slot(v4: &str, v6: &str) -> Result<Slot, Closed> {

@@ -14,7 +14,7 @@ use gotatun::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{filter::FilteredTun, metrics::Metrics, state::WireGuardKey};
+use crate::{control::PresharedKey, filter::FilteredTun, metrics::Metrics, state::WireGuardKey};
 
 /// What failed in the WireGuard device.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +42,14 @@ pub struct PeerStats {
 
 /// A WireGuard device.
 pub trait Tunnel: Send + Sync + 'static {
-    /// Adds a peer that holds `addresses` (each as /32 or /128); idempotent.
-    fn add(&self, key: WireGuardKey, addresses: Vec<IpAddr>) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// Adds a peer that holds `addresses` (each as /32 or /128); idempotent. With a preshared key it shakes hands with no
+    /// one who lacks it.
+    fn add(
+        &self,
+        key: WireGuardKey,
+        preshared: Option<PresharedKey>,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'_, Result<(), TunnelError>>;
     /// Removes a peer with its sessions; idempotent.
     fn remove(&self, key: WireGuardKey) -> BoxFuture<'_, Result<(), TunnelError>>;
     /// Moves `addresses` from one peer to another, with no instant at which neither holds them.
@@ -93,9 +99,15 @@ impl Userspace {
 }
 
 impl Tunnel for Userspace {
-    fn add(&self, key: WireGuardKey, addresses: Vec<IpAddr>) -> BoxFuture<'_, Result<(), TunnelError>> {
+    fn add(
+        &self,
+        key: WireGuardKey,
+        preshared: Option<PresharedKey>,
+        addresses: Vec<IpAddr>,
+    ) -> BoxFuture<'_, Result<(), TunnelError>> {
         Box::pin(async move {
-            let peer = Peer::new(PublicKey::from(key.0)).with_allowed_ips(addresses.into_iter().map(Into::into));
+            let mut peer = Peer::new(PublicKey::from(key.0)).with_allowed_ips(addresses.into_iter().map(Into::into));
+            peer.preshared_key = preshared.map(|key| key.0);
             self.device.add_peer(peer).await?;
             Ok(())
         })

@@ -296,6 +296,43 @@ fn i6_a_revocation_is_acknowledged_when_nothing_gets_through_and_outlives_its_ma
 }
 
 #[test]
+fn a_key_that_takes_a_preshared_key_waits_for_it_and_goes_with_it() {
+    let World { a, b, mut gateway, ca: _ca } = world(&[]);
+    let key = gateway.public_key.clone();
+    let shakes_hands = |shared: Option<&str>| {
+        a.configure_with(&key, support::gateway::PORT, shared);
+        sleep(Duration::from_millis(1500));
+        a.last_handshake() != 0
+    };
+    assert!(shakes_hands(None));
+    let mut object = a.granted(&gateway.public_key);
+    let public = object["status"]["wireGuardKeys"][0].as_str().unwrap().to_owned();
+    object["status"]["wireGuardKeysSeen"][0]["preshared"] = json!(true);
+    let (shared, other) = (support::run("wg", &["genpsk"]), support::run("wg", &["genpsk"]));
+
+    // It is not there yet, and then it is: with it alone, and the tunnel carries requests.
+    gateway.apply(&object);
+    sleep(Duration::from_millis(500));
+    assert!(!shakes_hands(None), "the preshared key is missing, so the key is not accepted");
+    gateway.preshared(Some((&public, &shared)));
+    assert!(!shakes_hands(None), "without the preshared key");
+    assert!(!shakes_hands(Some(&other)), "with another");
+    assert!(shakes_hands(Some(&shared)));
+    eventually("a request", Duration::from_secs(10), || a.curl("/echo", &["-m", "2"]).status.success());
+
+    // Another one ends the session that was made with it; none at all ends it too.
+    gateway.preshared(Some((&public, &other)));
+    sleep(Duration::from_millis(500));
+    refused(&a.curl("/echo", &["-m", "1"]), "a session of the old preshared key");
+    assert!(!shakes_hands(Some(&shared)) && shakes_hands(Some(&other)));
+    gateway.preshared(None);
+    sleep(Duration::from_millis(500));
+    refused(&a.curl("/echo", &["-m", "1"]), "a session of a preshared key that is gone");
+    assert!(!shakes_hands(Some(&other)));
+    assert!(b.curl("/echo", &[]).status.success(), "b was disturbed");
+}
+
+#[test]
 fn a_date_revokes_one_generation_of_keys_and_leaves_the_other_undisturbed() {
     let World { a, b, mut gateway, ca } = world(&[]);
     drop(b);

@@ -10,9 +10,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Parser as _;
+use liaison_crds::preshared_entry;
 use liaison_gateway::{
     config::Config,
-    control::{Change, Feeds, Secrets, StatusWrite, WireGuardPrivateKey, Word},
+    control::{Change, Feeds, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     filter::HTTPS,
     privileges::{Opened, reduce},
     serve,
@@ -44,6 +45,7 @@ enum Line {
     Apply(Value),
     Delete(String),
     Server(Material),
+    Preshared(Option<(String, String)>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,6 +146,11 @@ impl Gateway {
         self.say(&Line::Server(material.into()));
     }
 
+    /// The only preshared key that there is from now on, with the WireGuard key that it belongs to.
+    pub fn preshared(&mut self, only: Option<(&str, &str)>) {
+        self.say(&Line::Preshared(only.map(|(public, shared)| (public.to_owned(), shared.trim().to_owned()))));
+    }
+
     fn say(&mut self, line: &Line) {
         writeln!(self.stdin, "{}", serde_json::to_string(line).unwrap()).unwrap();
     }
@@ -207,6 +214,7 @@ pub fn child() {
             server: Some(server.into()),
             client: Some(client.into()),
             wireguard: Some(WireGuardPrivateKey(STANDARD.decode(key).unwrap().try_into().unwrap())),
+            preshared: Default::default(),
         };
         let (change_tx, changes) = mpsc::channel(8);
         let (secret_tx, secrets) = watch::channel(secrets);
@@ -236,6 +244,15 @@ pub fn child() {
                 Line::Delete(name) => Change::Deleted(name),
                 Line::Server(material) => {
                     secret_tx.send_modify(|all| all.server = Some(material.into()));
+                    continue;
+                }
+                Line::Preshared(only) => {
+                    let bytes = |text: &str| STANDARD.decode(text).unwrap();
+                    let entry = |(public, shared): (String, String)| {
+                        (preshared_entry(&bytes(&public)), PresharedKey(bytes(&shared).try_into().unwrap()))
+                    };
+                    // Which of the Secrets has it is the operator's business.
+                    secret_tx.send_modify(|all| all.preshared[1] = only.map(entry).into_iter().collect());
                     continue;
                 }
             };

@@ -173,11 +173,17 @@ impl Partner {
 
     /// Sets its peer; it forgets its sessions.
     pub fn configure(&self, gateway_key: &str, port: u16) {
+        self.configure_with(gateway_key, port, None);
+    }
+
+    /// The same, with a preshared key.
+    pub fn configure_with(&self, gateway_key: &str, port: u16, preshared: Option<&str>) {
+        let preshared = preshared.map(|key| format!("PresharedKey = {}\n", key.trim())).unwrap_or_default();
         let conf = self.write(
             "wg.conf",
             &format!(
                 "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {gateway_key}\nEndpoint = 192.0.2.{}:{port}\n\
-                 AllowedIPs = 100.72.9.0/24, fd4c:6961:6973::/112\nPersistentKeepalive = 5\n",
+                 AllowedIPs = 100.72.9.0/24, fd4c:6961:6973::/112\nPersistentKeepalive = 5\n{preshared}",
                 self.private_key,
                 self.slot * 4 + 1,
             ),

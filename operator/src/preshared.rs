@@ -1,0 +1,79 @@
+//! Preshared keys: one for each WireGuard key of a partner, in a few Secrets beside the gateway, which reads them by name.
+//!
+//! The operator makes a preshared key once and never reads its value again; it is in no object but its Secret. An entry is
+//! named after its WireGuard key, as the key's claim is, and goes before the claim does.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{apply, install};
+
+/// Secret and entry of a WireGuard key, by the Lease that claims it; none of another Lease.
+pub fn place(lease: &str) -> Option<(&'static str, &str)> {
+    let entry = lease.strip_prefix("wgkey-")?;
+    Some((liaison_crds::preshared_secret(entry)?, entry))
+}
+
+/// Makes the preshared key of a WireGuard key, unless there is one.
+pub async fn ensure(api: &Api<Secret>, lease: &str, value: [u8; 32]) -> Result<(), kube::Error> {
+    let Some((name, entry)) = place(lease) else { return Ok(()) };
+    let value = STANDARD.encode(value);
+    let live = if let Some(live) = api.get_opt(name).await? {
+        live
+    } else {
+        let data: BTreeMap<String, ByteString> = [(entry.to_owned(), install::bytes(&value))].into();
+        apply::create_once(api, &install::secret(name, "Opaque", data)).await?.0
+    };
+    if has(&live, entry) {
+        return Ok(());
+    }
+    // With the resourceVersion: of two that make the same, one fails and looks again.
+    let patch = json!({
+        "metadata": {"resourceVersion": live.resource_version()},
+        "stringData": {entry: value},
+    });
+    api.patch(name, &params(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// Removes the preshared key of a WireGuard key, if there is one.
+pub async fn forget(api: &Api<Secret>, lease: &str) -> Result<(), kube::Error> {
+    let Some((name, entry)) = place(lease) else { return Ok(()) };
+    match api.get_opt(name).await? {
+        Some(live) if has(&live, entry) => {
+            api.patch(name, &params(), &Patch::Merge(&json!({"data": {entry: null}}))).await.map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn has(secret: &Secret, entry: &str) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.contains_key(entry))
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use liaison_crds::PRESHARED_SECRETS;
+
+    use super::*;
+
+    #[test]
+    fn every_wire_guard_key_has_its_place_and_nothing_else_has() {
+        let lease = crate::claims::wire_guard_lease(&[7; 32]);
+        let (secret, entry) = place(&lease).unwrap();
+        assert!(PRESHARED_SECRETS.contains(&secret));
+        assert_eq!(entry, liaison_crds::preshared_entry(&[7; 32]));
+        assert_eq!(place("csrkey-00"), None);
+        assert_eq!(place("slot-7"), None);
+    }
+}
