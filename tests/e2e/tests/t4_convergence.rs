@@ -8,29 +8,31 @@ use std::{
 
 use liaison_e2e::{PARTNERS, hub, kubectl, output, run, store, wait, wait_ready};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
 
-/// What the seven leave outside their own objects: schemas, roles, claims.
+/// What the seven leave outside their own objects: schemas, roles, claims. But not the claims of revoked keys, which stay for
+/// good: another test has revoked some.
 fn footprint() -> Vec<String> {
     let mut all = store(
         "SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname ~ '^(share|journal|next)_'
          UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'reader_%' ORDER BY 1",
     );
-    let claims = kubectl(&[
-        "-n",
-        "liaison-system",
-        "get",
-        "leases",
-        "-l",
-        "federation.csc-scc.gc.ca/partner",
-        "--no-headers",
-        "-o",
-        "custom-columns=H:.spec.holderIdentity,N:.metadata.name",
-    ]);
-    let mut claims: Vec<String> =
-        claims.lines().map(|line| format!("claim {}", line.split_whitespace().collect::<Vec<_>>().join(" "))).collect();
+    let claims =
+        kubectl(&["-n", "liaison-system", "get", "leases", "-l", "federation.csc-scc.gc.ca/partner", "-o", "json"]);
+    let claims: Value = serde_json::from_str(&claims).unwrap();
+    let revoked = |lease: &Value| lease["metadata"]["annotations"]["federation.csc-scc.gc.ca/revoked"].is_string();
+    let of = |lease: &Value| {
+        format!("claim {} {}", text(&lease["spec"]["holderIdentity"]), text(&lease["metadata"]["name"]))
+    };
+    let claims = claims["items"].as_array().unwrap().iter();
+    let mut claims: Vec<String> = claims.filter(|lease| !revoked(lease)).map(of).collect();
     claims.sort();
     all.extend(claims);
     all
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("nobody")
 }
 
 fn of_partners(footprint: &[String]) -> Vec<String> {
