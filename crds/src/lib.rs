@@ -33,7 +33,7 @@ pub const REBUILD_ANNOTATION: &str = "federation.csc-scc.gc.ca/rebuild";
 /// The Secrets beside the gateway that hold preshared keys: a fixed few, so that RBAC can name them.
 pub const PRESHARED_SECRETS: [&str; 4] = ["gateway-psk-0", "gateway-psk-1", "gateway-psk-2", "gateway-psk-3"];
 
-/// Name of a WireGuard key's entry there, given its 32 bytes.
+/// Name of a WireGuard key's entry there, and of what claims it, given its 32 bytes.
 pub fn preshared_entry(key: &[u8]) -> String {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(key);
     digest.iter().take(20).fold(String::with_capacity(40), |text, byte| text + &format!("{byte:02x}"))

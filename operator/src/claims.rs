@@ -17,7 +17,6 @@ use kube::{
 };
 use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::{
     apply,
@@ -46,7 +45,7 @@ pub enum Error {
 
 /// Name of the Lease that claims a WireGuard key, given its 32 bytes.
 pub fn wire_guard_lease(key: &[u8]) -> String {
-    format!("wgkey-{}", &hex::encode(Sha256::digest(key))[..40])
+    format!("wgkey-{}", liaison_crds::preshared_entry(key))
 }
 
 /// Name of the Lease that claims a certificate key, given the hex SHA-256 of its SubjectPublicKeyInfo.

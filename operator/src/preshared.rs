@@ -13,7 +13,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{apply, install};
+use crate::{apply, context::Context, install};
 
 /// Secret and entry of a WireGuard key, by the Lease that claims it; none of another Lease.
 pub fn place(lease: &str) -> Option<(&'static str, &str)> {
@@ -22,14 +22,15 @@ pub fn place(lease: &str) -> Option<(&'static str, &str)> {
 }
 
 /// Makes the preshared key of a WireGuard key, unless there is one.
-pub async fn ensure(api: &Api<Secret>, lease: &str, value: [u8; 32]) -> Result<(), kube::Error> {
+pub async fn ensure(ctx: &Context, lease: &str, value: [u8; 32]) -> Result<(), kube::Error> {
     let Some((name, entry)) = place(lease) else { return Ok(()) };
+    let api = secrets(ctx);
     let value = STANDARD.encode(value);
     let live = if let Some(live) = api.get_opt(name).await? {
         live
     } else {
         let data: BTreeMap<String, ByteString> = [(entry.to_owned(), install::bytes(&value))].into();
-        apply::create_once(api, &install::secret(name, "Opaque", data)).await?.0
+        apply::create_once(&api, &install::secret(name, "Opaque", data)).await?.0
     };
     if has(&live, entry) {
         return Ok(());
@@ -43,14 +44,19 @@ pub async fn ensure(api: &Api<Secret>, lease: &str, value: [u8; 32]) -> Result<(
 }
 
 /// Removes the preshared key of a WireGuard key, if there is one.
-pub async fn forget(api: &Api<Secret>, lease: &str) -> Result<(), kube::Error> {
+pub async fn forget(ctx: &Context, lease: &str) -> Result<(), kube::Error> {
     let Some((name, entry)) = place(lease) else { return Ok(()) };
+    let api = secrets(ctx);
     match api.get_opt(name).await? {
         Some(live) if has(&live, entry) => {
             api.patch(name, &params(), &Patch::Merge(&json!({"data": {entry: null}}))).await.map(drop)
         }
         _ => Ok(()),
     }
+}
+
+fn secrets(ctx: &Context) -> Api<Secret> {
+    Api::namespaced(ctx.client.clone(), &ctx.settings.gateway_namespace)
 }
 
 fn has(secret: &Secret, entry: &str) -> bool {

@@ -86,10 +86,9 @@ impl Visit<'_> {
         };
         let before = connection.status.clone();
         let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), slot)?;
-        let preshared: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.gateway_namespace);
         for key in &checked.keys {
             if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
-                preshared::ensure(&preshared, &key.lease, rand::random()).await?;
+                preshared::ensure(ctx, &key.lease, rand::random()).await?;
             }
         }
         // What is granted is written before anything reads it; what is taken away, before anything else.
@@ -148,9 +147,7 @@ impl Visit<'_> {
         for lease in world.leases.iter_mut().filter(|lease| claims::is_key(&lease.name_any())) {
             let memory = Memory::of(lease);
             if !memory.revoked && (all || floor.revokes(Some(memory.first_seen))) {
-                let preshared: Api<Secret> =
-                    Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.gateway_namespace);
-                preshared::forget(&preshared, &lease.name_any()).await?;
+                preshared::forget(self.ctx, &lease.name_any()).await?;
                 *lease = claims::revoke(leases, lease, self.now).await?;
                 tracing::info!(partner = self.names.partner, claim = lease.name_any(), "key revoked for good");
             }
@@ -380,9 +377,7 @@ impl Visit<'_> {
             let name = lease.name_any();
             let free = claims::is_key(&name) && !Memory::of(lease).revoked;
             if free && !checked.named().any(|(named, _)| *named == name) {
-                let preshared: Api<Secret> =
-                    Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.gateway_namespace);
-                preshared::forget(&preshared, &name).await?;
+                preshared::forget(self.ctx, &name).await?;
                 claims::release(leases, lease).await?;
             }
         }

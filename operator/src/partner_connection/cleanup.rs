@@ -183,11 +183,10 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     let mut held = claims::of(&leases, &names.partner).await?;
     held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());
-    let gateway: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.gateway_namespace);
     let (all, floor) = revocation(ctx, connection, &names.partner).await?;
     for lease in &held {
         let memory = Memory::of(lease);
-        reach(preshared::forget(&gateway, &lease.name_any()).await.map(|()| true))?;
+        reach(preshared::forget(ctx, &lease.name_any()).await.map(|()| true))?;
         match claims::is_key(&lease.name_any()) {
             true if memory.revoked => {}
             true if all || floor.revokes(Some(memory.first_seen)) => {

@@ -118,7 +118,7 @@ impl Acknowledgements {
         let at = Time(Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall));
         let mut word = Acknowledgement { name: self.name.clone(), ..entry.written.clone() };
         if entry.word == Word::Owed {
-            entry.word = Word::Said(Some(at.clone()).max(word.revoked_at.clone()).unwrap_or_else(|| at.clone()));
+            entry.word = Word::Said(word.revoked_at.clone().map_or_else(|| at.clone(), |said| said.max(at.clone())));
         }
         if let Word::Said(at) = &entry.word {
             word.revoked_at = Some(at.clone());
