@@ -24,6 +24,9 @@ pub const PARTNER_LABEL: &str = "federation.csc-scc.gc.ca/partner";
 /// The annotation of a key's claim that says when the key was revoked. Such a claim is never freed.
 pub const REVOKED_ANNOTATION: &str = "federation.csc-scc.gc.ca/revoked";
 
+/// The annotation of a tunnel slot's claim that says when its partner gave it up. It is freed some time after.
+pub const RELEASED_ANNOTATION: &str = "federation.csc-scc.gc.ca/released";
+
 /// The annotation of a connection that asks for a verification of its replica; any new value asks again.
 pub const VERIFY_ANNOTATION: &str = "federation.csc-scc.gc.ca/verify";
 

@@ -77,6 +77,12 @@ pub struct PartnerConnectionSpec {
     pub share: Share,
     /// Public keys of the partner.
     pub credentials: Credentials,
+    /// The partner's IPv4 address in the tunnel, if it must have this one: the odd address of a /31 of the pool, as in
+    /// `status.connection.partnerAddresses`. Absent: Liaison chooses one, which the partner keeps. Naming it here keeps it when
+    /// claims and status have been lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 7, max = 15), regex(pattern = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"))]
+    pub tunnel_address: Option<String>,
     /// Where the partner's replica stands; absent means the installation's default store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<Replica>,

@@ -1,6 +1,7 @@
 //! Claims of tunnel slots and keys: Leases named after what they claim, made by plain create. 409 = another was first.
 //!
-//! The name in etcd is the lock. A claim stays until its partner is disposed of or no longer names the key. A key's claim
+//! The name in etcd is the lock. A claim stays until its partner is disposed of or no longer names the key; a slot's longer
+//! (see [`crate::pool`]). A key's claim
 //! remembers when the key was first seen, and that it was revoked: such a claim is never freed, so the key is never accepted
 //! again, whoever names it.
 
@@ -18,10 +19,7 @@ use kube::{
 use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION};
 use serde_json::json;
 
-use crate::{
-    apply,
-    slots::{self, Pools},
-};
+use crate::apply;
 
 /// Whose a claim is.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,17 +28,6 @@ pub enum Claim {
     Mine(Box<Lease>),
     /// Another partner's, by name.
     Of(String),
-}
-
-/// No slot left.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// From the API server.
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
-    /// The pool is full.
-    #[error("no tunnel slot is free: all {0} of the pool are claimed; enlarge POOL_V4 and POOL_V6")]
-    PoolFull(u32),
 }
 
 /// Name of the Lease that claims a WireGuard key, given its 32 bytes.
@@ -111,30 +98,6 @@ pub async fn revoke(leases: &Api<Lease>, lease: &Lease, now: Timestamp) -> Resul
     let patch = json!({"metadata": {"annotations": {REVOKED_ANNOTATION: now.to_string()}}});
     let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
     leases.patch(&lease.name_any(), &params, &Patch::Merge(&patch)).await
-}
-
-/// Claims a slot: the partner's own if it has one, else the first free one in its order.
-pub async fn claim_slot(
-    leases: &Api<Lease>,
-    held: &[Lease],
-    pools: &Pools,
-    partner: &str,
-    now: Timestamp,
-) -> Result<u32, Error> {
-    if let Some(slot) = held_slot(held) {
-        return Ok(slot);
-    }
-    for slot in pools.probe(partner) {
-        if let Claim::Mine(_) = claim(leases, &slots::lease_name(slot), partner, now).await? {
-            return Ok(slot);
-        }
-    }
-    Err(Error::PoolFull(pools.usable()))
-}
-
-/// The slot among a partner's claims; the smallest, should there be two.
-pub fn held_slot(held: &[Lease]) -> Option<u32> {
-    held.iter().filter_map(|lease| slots::slot_of(&lease.name_any())).min()
 }
 
 /// Frees a claim, unless it has changed hands since it was read.

@@ -13,6 +13,7 @@ pub mod install;
 pub mod leader;
 pub mod metrics;
 pub mod partner_connection;
+pub mod pool;
 pub mod preshared;
 pub mod run;
 pub mod scram;

@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::pool::Count;
+
 /// Kind of object and how its reconcile ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reconcile {
@@ -33,6 +35,13 @@ pub struct Partner {
     pub partner: String,
 }
 
+/// What becomes of tunnel slots.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Slots {
+    /// `claimed`, `quarantined` or `free`.
+    pub state: &'static str,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -42,6 +51,8 @@ pub struct Metrics {
     pub conditions: Family<Condition, Gauge<i64, AtomicI64>>,
     /// Unix time at which the partner's first certificate ends.
     pub certificate_expiration: Family<Partner, Gauge<i64, AtomicI64>>,
+    /// Tunnel slots of the pool, as the leader last counted them.
+    pub slots: Family<Slots, Gauge<i64, AtomicI64>>,
     /// 1 on the leader.
     pub leader: Gauge<i64, AtomicI64>,
     registry: Mutex<Registry>,
@@ -50,8 +61,8 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let (reconciles, conditions, certificate_expiration, leader) =
-            (Family::default(), Family::default(), Family::default(), Gauge::default());
+        let (reconciles, conditions, certificate_expiration, slots, leader) =
+            (Family::default(), Family::default(), Family::default(), Family::default(), Gauge::default());
         registry.register("liaison_operator_reconciles", "Reconciles that ended", Family::clone(&reconciles));
         registry.register(
             "liaison_partner_condition",
@@ -63,12 +74,20 @@ impl Default for Metrics {
             "When the partner's certificate that ends first ends, Unix time",
             Family::clone(&certificate_expiration),
         );
+        registry.register("liaison_operator_tunnel_slots", "Tunnel slots of the pool", Family::clone(&slots));
         registry.register("liaison_operator_leader", "1 on the replica that leads", Gauge::clone(&leader));
-        Self { reconciles, conditions, certificate_expiration, leader, registry: Mutex::new(registry) }
+        Self { reconciles, conditions, certificate_expiration, slots, leader, registry: Mutex::new(registry) }
     }
 }
 
 impl Metrics {
+    /// Says how full the pool is.
+    pub fn count_slots(&self, count: Count) {
+        for (state, slots) in [("claimed", count.claimed), ("quarantined", count.quarantined), ("free", count.free)] {
+            self.slots.get_or_create(&Slots { state }).set(i64::from(slots));
+        }
+    }
+
     /// The text that Prometheus reads.
     pub fn encode(&self) -> String {
         let mut text = String::new();

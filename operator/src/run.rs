@@ -34,7 +34,7 @@ use crate::{
     install,
     leader::{self, Candidate},
     metrics::Metrics,
-    partner_connection,
+    partner_connection, pool,
     settings::{Cli, Command, Settings},
     sharing_agreement, signing,
 };
@@ -45,6 +45,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How often the installation's own certificates are looked at.
 const INSTALL_PERIOD: Duration = Duration::from_mins(5);
+/// How often slots are counted, and those freed whose quarantine is over.
+const POOL_PERIOD: Duration = Duration::from_mins(5);
 /// Shorter than the idle limits of load balancers before API servers, which would freeze a watch.
 const WATCH_SECONDS: u32 = 200;
 
@@ -221,12 +223,23 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
             }
         }
     };
+    let slots = async {
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
+        loop {
+            match pool::sweep(&leases, &context.pools, settings.slot_quarantine(), context.now()).await {
+                Ok(count) => metrics.count_slots(count),
+                Err(error) => tracing::warn!(%error, "the tunnel pool could not be looked at"),
+            }
+            tokio::time::sleep(POOL_PERIOD).await;
+        }
+    };
     let signing = signing::run(client, &settings.system_namespace, &signers, jiff::Timestamp::now);
     ready.store(true, Ordering::Relaxed);
     tokio::select! {
         () = connection_controller => Err("the watch of connections ended".into()),
         () = agreement_controller => Err("the watch of agreements ended".into()),
         () = own_certificates => Ok(()),
+        () = slots => Ok(()),
         () = signing => Err("the watch of statements ended".into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
 
 /// The operator of Liaison.
 #[derive(Debug, Parser)]
@@ -37,6 +38,9 @@ pub struct Settings {
     /// Tunnel addresses, IPv6.
     #[arg(long, env, default_value = "fd4c:6961:6973::/112")]
     pub pool_v6: String,
+    /// For how many days a tunnel slot that was given up is kept for the partner that had it; 0: not at all.
+    #[arg(long, env, default_value_t = 30)]
+    pub slot_quarantine_days: u16,
     /// Image of the Jobs.
     #[arg(long, env)]
     pub image_sync: String,
@@ -88,6 +92,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long a slot that was given up is kept.
+    pub fn slot_quarantine(&self) -> SignedDuration {
+        SignedDuration::from_hours(24 * i64::from(self.slot_quarantine_days))
+    }
+
     /// The Secret that says where a store is.
     pub fn store_secret_of(&self, store: &str) -> String {
         if store == self.default_store { self.store_secret.clone() } else { format!("{}-{store}", self.store_secret) }

@@ -57,6 +57,13 @@ impl Pools {
         (pair(0), pair(1))
     }
 
+    /// The usable slot whose partner's end this IPv4 address is.
+    pub fn slot_of(&self, partner: &str) -> Option<u32> {
+        let offset = u32::from(partner.parse::<Ipv4Addr>().ok()?).checked_sub(self.v4)?;
+        let slot = offset / 2;
+        (offset % 2 == 1 && (1..=self.usable()).contains(&slot)).then_some(slot)
+    }
+
     /// All usable slots in the order in which a partner tries them: first a hash of its name, then upwards, around.
     pub fn probe(&self, partner: &str) -> impl Iterator<Item = u32> + use<> {
         let digest = Sha256::digest(partner.as_bytes());
@@ -87,6 +94,9 @@ mod tests {
         assert_eq!((gateway.ipv4.as_str(), partner.ipv4.as_str()), ("100.72.1.2", "100.72.1.3"));
         assert_eq!((gateway.ipv6.as_str(), partner.ipv6.as_str()), ("fd4c:6961:6973::102", "fd4c:6961:6973::103"));
         assert_eq!(pools.usable(), 32766);
+        assert_eq!(pools.slot_of(&partner.ipv4), Some(129));
+        let outside = ["100.72.1.2", "100.72.0.1", "100.72.255.255", "100.71.0.3", "100.73.0.3", "fd4c::3", "x"];
+        assert!(outside.iter().all(|address| pools.slot_of(address).is_none()));
     }
 
     #[test]

@@ -42,7 +42,8 @@ use crate::{
     claims::{self, Claim, Memories, Memory},
     context::Context,
     install::{self, Wanted},
-    preshared, scram,
+    pool::{self, Place},
+    preshared, scram, slots,
 };
 
 /// A Job that gave up is started again after this many seconds.
@@ -66,7 +67,7 @@ impl Visit<'_> {
         mut world: World,
         mut checked: Checked,
     ) -> Result<(PartnerConnection, Outcome), Error> {
-        let (ctx, partner) = (self.ctx, self.names.partner.as_str());
+        let ctx = self.ctx;
         let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
         let floor = Floor::of(&connection);
         self.remember_revoked(&leases, &mut world, checked.revoked, floor).await?;
@@ -74,18 +75,14 @@ impl Visit<'_> {
         if checked.accepted() && !checked.revoked {
             checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor).await?;
         }
-        let slot = match (checked.accepted(), checked.provisioned) {
-            (true, _) => claims::claim_slot(&leases, &world.leases, &ctx.pools, partner, self.now).await.map(Some),
-            (false, true) => Ok(claims::held_slot(&world.leases)),
-            (false, false) => Ok(None),
+        let place = if checked.accepted() || checked.provisioned {
+            pool::place(ctx, &leases, &world.leases, &connection, checked.accepted(), self.now).await?
+        } else {
+            Place::default()
         };
-        let slot = match slot {
-            Ok(slot) => Ok(slot),
-            Err(claims::Error::PoolFull(all)) => Err(claims::Error::PoolFull(all)),
-            Err(error) => return Err(error.into()),
-        };
+        let slot = place.slot;
         let before = connection.status.clone();
-        let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), slot)?;
+        let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), place)?;
         for key in &checked.keys {
             if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
                 preshared::ensure(ctx, &key.lease, rand::random()).await?;
@@ -114,7 +111,7 @@ impl Visit<'_> {
             outcome.access = status::access_state(served.as_ref(), 0, why.0, &why.1);
             // Closed on purpose is as asked; closed for any other reason is not.
             outcome.access.holds &= outcome.closed.is_some();
-            self.release_unused(&leases, &world, &checked).await?;
+            self.release_unused(&leases, &world, &checked, slot).await?;
             return Ok((connection, outcome));
         }
 
@@ -131,7 +128,7 @@ impl Visit<'_> {
         } else {
             State::no("WaitingForReplica", "the partner's InfoPol starts when its replica has been filled")
         };
-        self.release_unused(&leases, &world, &checked).await?;
+        self.release_unused(&leases, &world, &checked, slot).await?;
         Ok((connection, outcome))
     }
 
@@ -181,14 +178,10 @@ impl Visit<'_> {
         checked: &Checked,
         before: Option<&liaison_crds::PartnerConnectionStatus>,
         memories: &Memories,
-        slot: Result<Option<u32>, claims::Error>,
+        Place { slot, problem }: Place,
     ) -> Result<Outcome, Error> {
         let ctx = self.ctx;
         let partner = &self.names.partner;
-        let (slot, full) = match slot {
-            Ok(slot) => (slot, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
         let connection = slot.map(|slot| {
             plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
         });
@@ -207,8 +200,8 @@ impl Visit<'_> {
         let revoked = plan::revoked(checked, memories);
         let credentials = if checked.revoked {
             State::no("Revoked", "revoked in the manifest: no key and no certificate is accepted")
-        } else if let Some(full) = full {
-            State::no("PoolFull", full)
+        } else if let Some(problem) = problem {
+            State::no(problem.reason(), problem.to_string())
         } else if !revoked.is_empty() && (keys.is_empty() || certificates.is_empty()) {
             let named = revoked.join(" and ");
             State::no(
@@ -371,10 +364,19 @@ impl Visit<'_> {
         Ok(Some(apply::ensure(&self.partners::<Deployment>(), infopol.deployment()?).await?))
     }
 
-    /// Frees the claims of keys that the manifest no longer names.
-    async fn release_unused(&self, leases: &Api<Lease>, world: &World, checked: &Checked) -> Result<(), Error> {
+    /// Frees the claims of keys that the manifest no longer names, and of slots that another has taken the place of.
+    async fn release_unused(
+        &self,
+        leases: &Api<Lease>,
+        world: &World,
+        checked: &Checked,
+        slot: Option<u32>,
+    ) -> Result<(), Error> {
         for lease in &world.leases {
             let name = lease.name_any();
+            if slot.is_some() && slots::slot_of(&name).is_some_and(|held| Some(held) != slot) {
+                pool::release(leases, lease, self.ctx.settings.slot_quarantine(), self.now).await?;
+            }
             let free = claims::is_key(&name) && !Memory::of(lease).revoked;
             if free && !checked.named().any(|(named, _)| *named == name) {
                 preshared::forget(self.ctx, &name).await?;

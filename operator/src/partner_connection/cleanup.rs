@@ -35,7 +35,7 @@ use crate::{
     apply,
     claims::{self, Memory},
     context::Context,
-    preshared,
+    pool, preshared,
 };
 
 /// One visit to a connection that is being deleted.
@@ -173,7 +173,7 @@ async fn revocation(ctx: &Context, connection: Option<&PartnerConnection>, name:
     Ok((said("/spec/revocation") || said("/status/gateways"), Floor::default()))
 }
 
-/// Frees Secrets, then keys that were not revoked, then the slot.
+/// Frees Secrets, then keys that were not revoked, then the slot, which goes into quarantine.
 async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnection>) -> Result<(), Error> {
     let partners: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     let system: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
@@ -192,7 +192,8 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
             true if all || floor.revokes(Some(memory.first_seen)) => {
                 claims::revoke(&leases, lease, ctx.now()).await?;
             }
-            _ => claims::release(&leases, lease).await?,
+            true => claims::release(&leases, lease).await?,
+            false => pool::release(&leases, lease, ctx.settings.slot_quarantine(), ctx.now()).await?,
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ pub fn authority() -> Authority {
 /// Settings.
 pub fn settings() -> Settings {
     Settings {
+        slot_quarantine_days: 30,
         domain: "liaison.example.ca".into(),
         endpoint: "gateway.example.ca:51820".into(),
         pool_v4: "100.72.0.0/16".into(),

@@ -38,9 +38,6 @@ pub enum Error {
     /// From the CA.
     #[error(transparent)]
     Ca(#[from] crate::ca::Error),
-    /// From claims.
-    #[error(transparent)]
-    Claims(#[from] crate::claims::Error),
     /// From Secrets.
     #[error(transparent)]
     Install(#[from] crate::install::Error),
@@ -60,7 +57,6 @@ impl Error {
             Self::Kube(kube::Error::Api(_)) => "api",
             Self::Kube(_) => "client",
             Self::Ca(_) => "ca",
-            Self::Claims(_) => "claims",
             Self::Install(_) => "secrets",
             Self::Json(_) => "manifest",
             Self::Name(_) => "name",

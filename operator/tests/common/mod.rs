@@ -138,6 +138,7 @@ impl Stage {
             endpoint: "gateway.example.ca:51820".into(),
             pool_v4: "100.72.0.0/16".into(),
             pool_v6: "fd4c:6961:6973::/112".into(),
+            slot_quarantine_days: 30,
             image_sync: "liaison/sync:t".into(),
             image_infopol: "liaison/infopol:t".into(),
             infopol_replicas: 1,
@@ -352,7 +353,8 @@ impl Stage {
         true
     }
 
-    /// Everything that bears the partner's label, by kind and name; an orphan is one that is there when it should not be.
+    /// Everything that bears the partner's label, by kind and name; an orphan is one that is there when it should not be. A slot
+    /// in quarantine is no orphan.
     pub fn held<'a>(&'a self, partner: &'a str) -> BoxFuture<'a, Vec<String>> {
         Box::pin(async move {
             async fn names<K>(api: Api<K>, kind: &str, partner: &str) -> Vec<String>
@@ -364,6 +366,7 @@ impl Stage {
                     .await
                     .unwrap()
                     .iter()
+                    .filter(|object| !object.annotations().contains_key(liaison_crds::RELEASED_ANNOTATION))
                     .map(|object| {
                         let name = object.name_any().replace(&format!("-{partner}"), "-P");
                         // Claims and Jobs are named by number, key or uid.

@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures::{StreamExt, future::BoxFuture};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource,
@@ -169,7 +172,7 @@ pub async fn partner_connections(client: Client, namespace: String, changes: mps
 
 /// Watches the gateway's Secrets, by name: its Role gives it these and no other.
 pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<Secrets>) {
-    let one = |name: &'static str, take: fn(&mut Secrets, &Secret)| {
+    let one = |name: &'static str, take: Take| {
         let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let secrets = secrets.clone();
         let tell: Tell<_> = Box::new(move |word| {
@@ -190,16 +193,24 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
         });
         follow(api, name, Some(format!("metadata.name={name}")), tell)
     };
-    tokio::join!(
-        one(SERVER_SECRET, |all, secret| all.server = key_material(secret).or(all.server.take())),
-        one(CLIENT_SECRET, |all, secret| all.client = key_material(secret).or(all.client.take())),
-        one(WIREGUARD_SECRET, |all, secret| all.wireguard = private_key(secret).or(all.wireguard)),
-        one(PRESHARED_SECRETS[0], |all, secret| all.preshared[0] = preshared_keys(secret)),
-        one(PRESHARED_SECRETS[1], |all, secret| all.preshared[1] = preshared_keys(secret)),
-        one(PRESHARED_SECRETS[2], |all, secret| all.preshared[2] = preshared_keys(secret)),
-        one(PRESHARED_SECRETS[3], |all, secret| all.preshared[3] = preshared_keys(secret)),
-    );
+    let own: [(&'static str, Take); 3] = [
+        (SERVER_SECRET, Box::new(|all, secret| all.server = key_material(secret).or(all.server.take()))),
+        (CLIENT_SECRET, Box::new(|all, secret| all.client = key_material(secret).or(all.client.take()))),
+        (WIREGUARD_SECRET, Box::new(|all, secret| all.wireguard = private_key(secret).or(all.wireguard))),
+    ];
+    let preshared = PRESHARED_SECRETS.into_iter().enumerate().map(|(index, name)| -> (&'static str, Take) {
+        let take = move |all: &mut Secrets, secret: &Secret| {
+            if let Some(entries) = all.preshared.get_mut(index) {
+                *entries = preshared_keys(secret);
+            }
+        };
+        (name, Box::new(take))
+    });
+    join_all(own.into_iter().chain(preshared).map(|(name, take)| one(name, take))).await;
 }
+
+/// What is taken of a Secret.
+type Take = Box<dyn Fn(&mut Secrets, &Secret) + Send>;
 
 fn field(secret: &Secret, key: &str) -> Option<Vec<u8>> {
     secret.data.as_ref()?.get(key).map(|bytes| bytes.0.clone()).filter(|bytes| !bytes.is_empty())

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
 /// What the seven leave outside their own objects: schemas, roles, claims. But not the claims of revoked keys, which stay for
-/// good: another test has revoked some.
+/// good (another test has revoked some), and not slots in quarantine, which only their partner gets.
 fn footprint() -> Vec<String> {
     let mut all = store(
         "SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname ~ '^(share|journal|next)_'
@@ -20,12 +20,17 @@ fn footprint() -> Vec<String> {
     let claims =
         kubectl(&["-n", "liaison-system", "get", "leases", "-l", "federation.csc-scc.gc.ca/partner", "-o", "json"]);
     let claims: Value = serde_json::from_str(&claims).unwrap();
-    let revoked = |lease: &Value| lease["metadata"]["annotations"]["federation.csc-scc.gc.ca/revoked"].is_string();
+    let kept = |lease: &Value| {
+        let annotations = &lease["metadata"]["annotations"];
+        ["federation.csc-scc.gc.ca/revoked", "federation.csc-scc.gc.ca/released"]
+            .iter()
+            .any(|a| annotations[a].is_string())
+    };
     let of = |lease: &Value| {
         format!("claim {} {}", text(&lease["spec"]["holderIdentity"]), text(&lease["metadata"]["name"]))
     };
     let claims = claims["items"].as_array().unwrap().iter();
-    let mut claims: Vec<String> = claims.filter(|lease| !revoked(lease)).map(of).collect();
+    let mut claims: Vec<String> = claims.filter(|lease| !kept(lease)).map(of).collect();
     claims.sort();
     all.extend(claims);
     all
