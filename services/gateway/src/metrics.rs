@@ -26,6 +26,13 @@ struct ByCode {
     code: &'static str,
 }
 
+/// Label of a TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByGroup {
+    partner: String,
+    group: &'static str,
+}
+
 /// Label of a dropped packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByDirection {
@@ -45,6 +52,7 @@ pub struct Metrics {
     cut: Family<ByPartner, Counter>,
     refused: Family<ByReason, Counter>,
     requests: Family<ByCode, Counter>,
+    tls: Family<ByGroup, Counter>,
     dropped: Family<ByDirection, Counter>,
     open: Gauge,
     closed: Gauge,
@@ -67,6 +75,7 @@ impl Default for Metrics {
         let cut = Family::default();
         let refused = Family::default();
         let requests = Family::default();
+        let tls = Family::default();
         let dropped = Family::default();
         let (open, closed, heard) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (apply_errors, unacknowledged) = (Counter::default(), Gauge::default());
@@ -82,6 +91,7 @@ impl Default for Metrics {
         registry.register("connections_cut", "Live connections ended by the gateway", cut.clone());
         registry.register("refused", "Connections and requests refused", refused.clone());
         registry.register("requests", "Requests answered, by class of status code", requests.clone());
+        registry.register("tls_handshakes", "TLS handshakes of partners let in, by key exchange group", tls.clone());
         registry.register("packets_dropped", "Packets dropped between WireGuard and TUN", dropped.clone());
         registry.register("partners_open", "Partners that are served", open.clone());
         registry.register("partners_closed", "Partners that are not served", closed.clone());
@@ -102,6 +112,7 @@ impl Default for Metrics {
             cut,
             refused,
             requests,
+            tls,
             dropped,
             open,
             closed,
@@ -133,6 +144,11 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.get_or_create(&ByCode { partner: partner.to_owned(), code }).inc();
+    }
+
+    /// Counts a TLS handshake of a partner that was let in.
+    pub fn handshake(&self, partner: &str, group: &'static str) {
+        self.tls.get_or_create(&ByGroup { partner: partner.to_owned(), group }).inc();
     }
 
     /// Adds `by` (1 or -1) to a partner's open connections.

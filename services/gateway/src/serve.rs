@@ -26,6 +26,7 @@ use crate::{
     gate::Gate,
     proxy,
     state::{Fingerprint, Partner},
+    tls,
 };
 
 /// An accepted connection, as its requests see it.
@@ -117,15 +118,17 @@ async fn handshake(
         .await
         .map_err(|_| Refusal::Timeout)?
         .map_err(|error| classify(&error))?;
-    let (_, tls) = stream.get_ref();
-    let sni = tls.server_name().map(str::to_owned);
-    let leaf_der = tls.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?.to_vec();
+    let (_, session) = stream.get_ref();
+    let group = session.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
+    let sni = session.server_name().map(str::to_owned);
+    let leaf_der = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?.to_vec();
     let leaf = Fingerprint::of(&leaf_der);
     registered.accepted(Some(leaf), sni.clone());
     // After it is in the index: a change of the table is seen either here or by the recheck.
     let facts = Facts { local, remote, stage: Stage::Accepted { leaf: Some(leaf), sni: sni.as_deref() } };
     let view = gate.view();
     let partner = Arc::clone(authorise(&facts, &view, Now::read())?);
+    gate.metrics.handshake(partner.name.as_str(), tls::group_label(group));
     let last = stop.child_token();
     Ok((stream, Accepted { partner, local, remote, leaf, leaf_der, sni, cut, last }))
 }

@@ -90,6 +90,22 @@ fn a_request_goes_through_and_nothing_forged_with_it() {
     assert!(text.contains("Verify return code: 0 (ok)") && text.contains("TLSv1.3"), "{text}");
     assert!(!text.contains("Session Ticket"), "{text}");
 
+    // It says which group; one that is not among ours is refused, and so are a session of before and another handshake.
+    let group = |name| gateway.metric(&format!("liaison_gateway_tls_handshakes_total{{partner=\"a\",group=\"{name}\"}}"));
+    let (before, weak) = (group("secp384r1"), "liaison_gateway_refused_total{partner=\"a\",reason=\"handshake\"}");
+    assert!(a.openssl_with("", "-groups P-384").contains("Verify return code: 0 (ok)"));
+    assert_eq!((group("secp384r1"), gateway.metric(weak)), (before + 1, 0));
+    for (refused, name) in ["P-521", "X448", "ffdhe2048"].into_iter().enumerate() {
+        let text = a.openssl_with("", &format!("-groups {name}"));
+        assert!(text.contains("handshake failure") && text.contains("Cipher is (NONE)"), "{name}: {text}");
+        assert_eq!(gateway.metric(weak), refused as u64 + 1);
+    }
+    a.openssl_with("", "-sess_out session.pem");
+    let text = a.openssl_with("", "$(test -e session.pem && echo -sess_in session.pem)");
+    assert!(text.contains("New, TLSv1.3") && !text.contains("Reused"), "{text}");
+    let text = a.openssl_with("R", "");
+    assert!(text.contains("RENEGOTIATING") && text.contains("error:"), "{text}");
+
     // Limits and what is not proxied.
     let big = a.write("big", &"x".repeat((1 << 20) + 1));
     let big = format!("@{}", big.display());

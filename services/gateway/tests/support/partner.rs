@@ -241,10 +241,15 @@ impl Partner {
 
     /// What `openssl s_client` says of a connection on which it waits a second for tickets.
     pub fn openssl(&self) -> String {
+        self.openssl_with("", "")
+    }
+
+    /// The same with some arguments more, after a line of input.
+    pub fn openssl_with(&self, line: &str, arguments: &str) -> String {
         // The end of its input ends it, so that comes a second later.
         let script = format!(
-            "sleep 1 | openssl s_client -connect {}:443 -servername {name} -verify_hostname {name} -CAfile root.pem \
-             -cert chain.pem -cert_chain chain.pem -key key.pem",
+            "(sleep 0.5; echo '{line}'; sleep 0.5) | openssl s_client -connect {}:443 -servername {name} -verify_hostname {name} \
+             -CAfile root.pem -cert chain.pem -cert_chain chain.pem -key key.pem {arguments} 2>&1",
             self.addresses().0,
             name = self.server_name(),
         );
