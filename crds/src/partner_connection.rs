@@ -317,6 +317,7 @@ pub struct PartnerConnectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<VerifiedReplica>,
     /// What each gateway has revoked, and when nothing more got through; written by the gateways, which never take any of it back.
+    /// And which key each sees in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "acknowledgements_schema")]
     pub gateways: Vec<Acknowledgement>,
@@ -337,7 +338,7 @@ pub struct SeenKey {
     pub preshared: bool,
 }
 
-/// A gateway's word that a revocation has taken effect there: peers gone, live connections ended.
+/// A gateway's word: that a revocation has taken effect there, peers gone, live connections ended; and which key is in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Acknowledgement {
@@ -359,6 +360,21 @@ pub struct Acknowledgement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time_schema")]
     pub not_before_at: Option<Time>,
+    /// The WireGuard key by which the partner's data comes, where it has more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_in_use: Option<KeyInUse>,
+}
+
+/// A WireGuard key that is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyInUse {
+    /// The key.
+    #[schemars(length(max = 44))]
+    pub public_key: String,
+    /// Since when.
+    #[schemars(schema_with = "time_schema")]
+    pub since: Time,
 }
 
 /// What the last verification of the replica found.

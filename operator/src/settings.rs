@@ -41,6 +41,9 @@ pub struct Settings {
     /// For how many days a tunnel slot that was given up is kept for the partner that had it; 0: not at all.
     #[arg(long, env, default_value_t = 30)]
     pub slot_quarantine_days: u16,
+    /// For how many hours a partner may go back to its older WireGuard key once the newer one is in use.
+    #[arg(long, env, default_value_t = 72)]
+    pub key_overlap_hours: u16,
     /// Image of the Jobs.
     #[arg(long, env)]
     pub image_sync: String,
@@ -95,6 +98,11 @@ impl Settings {
     /// How long a slot that was given up is kept.
     pub fn slot_quarantine(&self) -> SignedDuration {
         SignedDuration::from_hours(24 * i64::from(self.slot_quarantine_days))
+    }
+
+    /// How long an older key is accepted once a newer one is in use.
+    pub fn key_overlap(&self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.key_overlap_hours))
     }
 
     /// The Secret that says where a store is.

@@ -30,6 +30,7 @@ use super::{
     Error,
     dereference::World,
     names::Names,
+    overlap::Overlap,
     plan,
     status::{self, JobState, Outcome, State},
     validate::Checked,
@@ -185,7 +186,7 @@ impl Visit<'_> {
         let connection = slot.map(|slot| {
             plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
         });
-        let (keys, certificates) = if connection.is_some() {
+        let (mut keys, certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
             let issued =
                 plan::certificates(&subject, checked, before, memories, &ctx.authority, self.now, rand::random)?;
@@ -193,6 +194,8 @@ impl Visit<'_> {
         } else {
             (Vec::new(), Vec::new())
         };
+        let overlap = Overlap::of(checked, before, memories, ctx.settings.key_overlap(), self.now);
+        keys.retain(|key| overlap.over.iter().all(|over| over.text != key.public_key));
         let accepted = match &checked.refusal {
             Some(refusal) => State::no(refusal.reason(), refusal.to_string()),
             None => State::yes("Accepted", "the agreement covers what the manifest asks"),
@@ -215,6 +218,12 @@ impl Visit<'_> {
             if !revoked.is_empty() {
                 message = format!("{message}; revoked, and to be removed from the manifest: {}", revoked.join(", "));
             }
+            if !overlap.over.is_empty() {
+                let over = overlap.places().join(", ");
+                message = format!(
+                    "{message}; no longer accepted, since a newer one is in use, and to be removed from the manifest: {over}"
+                );
+            }
             State::yes("Issued", message)
         };
         let granted = connection.is_some();
@@ -228,6 +237,7 @@ impl Visit<'_> {
             store_name: granted.then(|| checked.store.clone()),
             connection,
             keys,
+            overlap_ends: overlap.ends,
             certificates,
             verified: before.and_then(|status| status.replica.clone()),
         })

@@ -26,6 +26,7 @@ pub fn authority() -> Authority {
 pub fn settings() -> Settings {
     Settings {
         slot_quarantine_days: 30,
+        key_overlap_hours: 72,
         domain: "liaison.example.ca".into(),
         endpoint: "gateway.example.ca:51820".into(),
         pool_v4: "100.72.0.0/16".into(),

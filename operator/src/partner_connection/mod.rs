@@ -6,6 +6,7 @@ pub mod dereference;
 #[cfg(test)]
 pub mod fixtures;
 pub mod names;
+pub mod overlap;
 pub mod plan;
 pub mod status;
 pub mod validate;
@@ -113,8 +114,8 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     measure(ctx, &connection);
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
     let routine = if pending { 20 } else { 600 };
-    let date =
-        plan::next_date(&next, &outcome.certificates).map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
+    let dates = plan::next_date(&next, &outcome.certificates).into_iter().chain(outcome.overlap_ends);
+    let date = dates.min().map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
     Ok(Action::requeue(Duration::from_secs(u64::try_from(date.min(routine)).unwrap_or(600))))
 }
 

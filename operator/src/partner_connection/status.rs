@@ -73,6 +73,8 @@ pub struct Outcome {
     pub connection: Option<Connection>,
     /// `wireGuardKeys`, and `wireGuardKeysSeen`.
     pub keys: Vec<SeenKey>,
+    /// When a key that has been replaced goes; not in status.
+    pub overlap_ends: Option<Timestamp>,
     /// `certificates`.
     pub certificates: Vec<IssuedCertificate>,
     /// `replica`.

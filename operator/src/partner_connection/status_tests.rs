@@ -14,6 +14,7 @@ fn outcome() -> Outcome {
         store_name: None,
         connection: None,
         keys: vec![],
+        overlap_ends: None,
         certificates: vec![],
         verified: None,
     }

@@ -139,6 +139,7 @@ impl Stage {
             pool_v4: "100.72.0.0/16".into(),
             pool_v6: "fd4c:6961:6973::/112".into(),
             slot_quarantine_days: 30,
+            key_overlap_hours: 72,
             image_sync: "liaison/sync:t".into(),
             image_infopol: "liaison/infopol:t".into(),
             infopol_replicas: 1,

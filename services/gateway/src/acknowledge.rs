@@ -116,7 +116,8 @@ impl Acknowledgements {
         entry.tried = Some(now.mono);
         // To the second, as status holds it; and never back, whatever a clock says.
         let at = Time(Timestamp::from_second(now.wall.as_second()).unwrap_or(now.wall));
-        let mut word = Acknowledgement { name: self.name.clone(), ..entry.written.clone() };
+        // The key in use has a field manager of its own.
+        let mut word = Acknowledgement { name: self.name.clone(), key_in_use: None, ..entry.written.clone() };
         if entry.word == Word::Owed {
             entry.word = Word::Said(word.revoked_at.clone().map_or_else(|| at.clone(), |said| said.max(at.clone())));
         }

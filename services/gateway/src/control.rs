@@ -29,14 +29,17 @@ use crate::{
     config::Config,
     connected::{self, Tracker, Written},
     gate::Gate,
+    rotation::{Received, Told},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
     tls::{self, KeyMaterial},
     traffic::Traffic,
-    tunnel::Tunnel,
+    tunnel::{PeerStats, Tunnel},
 };
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How often a partner with more than one key is looked at.
+const ROTATION: Duration = Duration::from_millis(100);
 /// How soon again, when what was revoked has not ended yet.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -118,6 +121,8 @@ pub enum Word {
     Connected(Condition),
     /// A revocation has taken effect.
     Revoked(Acknowledgement),
+    /// Which key is in use.
+    InUse(Acknowledgement),
 }
 
 impl std::fmt::Display for Word {
@@ -125,6 +130,7 @@ impl std::fmt::Display for Word {
         match self {
             Self::Connected(condition) => write!(f, "Connected: {}", condition.reason),
             Self::Revoked(_) => f.write_str("revocation acknowledged"),
+            Self::InUse(_) => f.write_str("key in use"),
         }
     }
 }
@@ -147,10 +153,15 @@ struct Applied {
     keys: BTreeMap<WireGuardKey, Option<PresharedKey>>,
     /// The key that holds the addresses.
     holder: Option<WireGuardKey>,
+    /// Whether data has come by it.
+    proved: bool,
+    /// What has come by its keys.
+    received: Received,
 }
 
 /// The control loop's state.
 pub struct Control<T> {
+    name: String,
     domain: String,
     staleness_limit: Duration,
     secrets: Secrets,
@@ -161,6 +172,7 @@ pub struct Control<T> {
     candidates: BTreeMap<PartnerName, Candidate>,
     written: BTreeMap<PartnerName, Written>,
     trackers: BTreeMap<PartnerName, Tracker>,
+    told: BTreeMap<PartnerName, Told>,
     applied: BTreeMap<PartnerName, Applied>,
     gone: BTreeSet<PartnerName>,
     traffic: Traffic,
@@ -181,6 +193,7 @@ impl<T: Tunnel> Control<T> {
         serving: Arc<AtomicBool>,
     ) -> Self {
         Self {
+            name: config.name.clone(),
             domain: config.domain.clone(),
             staleness_limit: config.staleness_limit(),
             secrets,
@@ -191,6 +204,7 @@ impl<T: Tunnel> Control<T> {
             candidates: BTreeMap::new(),
             written: BTreeMap::new(),
             trackers: BTreeMap::new(),
+            told: BTreeMap::new(),
             applied: BTreeMap::new(),
             gone: BTreeSet::new(),
             traffic: Traffic::default(),
@@ -205,7 +219,10 @@ impl<T: Tunnel> Control<T> {
     pub async fn run(mut self, mut feeds: Feeds, stop: CancellationToken) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rotation = interval(ROTATION);
+        rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let rotating = self.applied.values().any(|applied| applied.keys.len() > 1);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -229,6 +246,7 @@ impl<T: Tunnel> Control<T> {
                     let secrets = feeds.secrets.borrow_and_update().clone();
                     self.rekey(&secrets).await;
                 }
+                _ = rotation.tick(), if rotating => self.follow().await,
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
@@ -278,6 +296,7 @@ impl<T: Tunnel> Control<T> {
         let candidate = match observed {
             Ok(object) => {
                 self.written.insert(name.clone(), Written::of(&object));
+                self.told.entry(name.clone()).or_default().observe(&object, &self.name);
                 let remembered = self.acknowledgements.observe(&name, &object, jiff::Timestamp::now());
                 candidate(&object, &self.domain, remembered)
             }
@@ -303,6 +322,7 @@ impl<T: Tunnel> Control<T> {
         tracing::info!(partner = %name, "partner gone");
         self.written.remove(&name);
         self.trackers.remove(&name);
+        self.told.remove(&name);
         self.acknowledgements.forget(&name);
         let changed = self.candidates.remove(&name).is_some();
         self.gone.insert(name);
@@ -357,6 +377,7 @@ impl<T: Tunnel> Control<T> {
                     Ok(()) => {
                         applied.keys.remove(&key);
                         applied.holder = applied.holder.filter(|holder| *holder != key);
+                        applied.proved &= applied.holder.is_some();
                         tracing::info!(partner = %name, "wireguard peer removed");
                     }
                     Err(error) => later(&mut self.retry, &self.gate, name, &error),
@@ -460,7 +481,33 @@ impl<T: Tunnel> Control<T> {
         all
     }
 
-    /// Looks at the peers: metrics, the staged key, the condition.
+    /// Moves the addresses of partners with more than one key to the key that their data comes by, without a gap.
+    async fn follow(&mut self) {
+        let peers: BTreeMap<WireGuardKey, PeerStats> =
+            self.tunnel.peers().await.into_iter().map(|peer| (peer.key, peer)).collect();
+        let table = self.gate.view().table;
+        for (name, applied) in &mut self.applied {
+            let (true, Some(holder), Some(partner)) =
+                (applied.keys.len() > 1, applied.holder, table.partners().get(name))
+            else {
+                continue;
+            };
+            let Some(key) = applied.received.by(applied.keys.keys().filter_map(|key| peers.get(key))) else { continue };
+            if key == holder {
+                applied.proved = true;
+                continue;
+            }
+            match self.tunnel.hand_over(holder, key, partner.slot.partner().to_vec()).await {
+                Ok(()) => {
+                    (applied.holder, applied.proved) = (Some(key), true);
+                    tracing::info!(partner = %name, "addresses moved to the partner's other key");
+                }
+                Err(error) => later(&mut self.retry, &self.gate, name, &error),
+            }
+        }
+    }
+
+    /// Looks at the peers: metrics, the condition, the key in use.
     async fn look(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) {
         let peers = self.tunnel.peers().await;
         let owner: BTreeMap<WireGuardKey, &PartnerName> =
@@ -468,21 +515,18 @@ impl<T: Tunnel> Control<T> {
         let seen = self.traffic.look(&peers, &owner, now, &self.gate.metrics);
 
         let table = self.gate.view().table;
-        for (name, applied) in &mut self.applied {
-            let (Some(seen), Some(holder), Some(partner)) =
-                (seen.get(name), applied.holder, table.partners().get(name))
-            else {
-                continue;
-            };
-            // The addresses follow the key that shook hands last, so a staged key takes over without a gap.
-            if seen.latest_key != holder && applied.keys.contains_key(&seen.latest_key) {
-                match self.tunnel.hand_over(holder, seen.latest_key, partner.slot.partner().to_vec()).await {
-                    Ok(()) => {
-                        applied.holder = Some(seen.latest_key);
-                        tracing::info!(partner = %name, "addresses moved to the partner's other key");
-                    }
-                    Err(error) => later(&mut self.retry, &self.gate, name, &error),
-                }
+        for (name, applied) in &self.applied {
+            let (Some(holder), Some(partner)) = (applied.holder, table.partners().get(name)) else { continue };
+            if let Some(index) = partner.keys.iter().position(|key| *key == holder) {
+                self.gate.metrics.key_in_use(name.as_str(), index);
+            }
+            let several = applied.keys.len() > 1;
+            if (applied.proved || !several)
+                && let Some(told) = self.told.get_mut(name)
+                && let Some(word) = told.due(holder, several, &self.name, now)
+            {
+                // A full queue is no loss: it is due again in a few seconds.
+                let _ = words.try_send(StatusWrite { partner: name.clone(), word: Word::InUse(word) });
             }
         }
 
@@ -491,7 +535,7 @@ impl<T: Tunnel> Control<T> {
             // Not before the object was read: its condition would be written over.
             let Some(written) = self.written.get(name) else { continue };
             let open = table.partners().contains_key(name);
-            let wanted = connected::wanted(open, seen.get(name).map(|s| s.age), uptime, written);
+            let wanted = connected::wanted(open, seen.get(name).copied(), uptime, written);
             let tracker = self.trackers.entry(name.clone()).or_default();
             if let Some(reason) = tracker.due(wanted, written, now.mono) {
                 let condition = connected::condition(reason, written, now.wall);

@@ -238,7 +238,7 @@ fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {
 
 /// Writes what the gateway has to say in status, one at a time, by server-side apply. What fails is due again later.
 ///
-/// Conditions and acknowledgements have a field manager each: an apply takes back what its manager said before and leaves out now.
+/// Conditions, acknowledgements and keys in use have a field manager each: an apply takes back what its manager said before and leaves out now.
 pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver<StatusWrite>) {
     let api: Api<PartnerConnection> = Api::namespaced(client, &namespace);
     while let Some(StatusWrite { partner, word }) = words.recv().await {
@@ -246,6 +246,7 @@ pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver
         let (status, manager) = match &word {
             Word::Connected(condition) => (json!({"conditions": [condition]}), FIELD_MANAGER.to_owned()),
             Word::Revoked(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-{}", word.name)),
+            Word::InUse(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-{}-key", word.name)),
         };
         let patch = json!({
             "apiVersion": PartnerConnection::api_version(&()),

@@ -3,7 +3,7 @@
 //! between a revocation and its effect.
 //!
 //! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
-//! [`acknowledge`], [`connected`], [`quiet`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+//! [`acknowledge`], [`connected`], [`quiet`], [`rotation`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
 
 pub mod acknowledge;
 pub mod addresses;
@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod privileges;
 pub mod proxy;
 pub mod quiet;
+pub mod rotation;
 pub mod serve;
 pub mod state;
 pub mod tls;

@@ -46,6 +46,7 @@ pub struct Metrics {
     registry: Registry,
     handshakes: Family<ByPartner, Counter>,
     last_handshake: Family<ByPartner, Gauge>,
+    key_in_use: Family<ByPartner, Gauge>,
     rx_bytes: Family<ByPartner, Counter>,
     tx_bytes: Family<ByPartner, Counter>,
     connections: Family<ByPartner, Gauge>,
@@ -69,6 +70,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("liaison_gateway");
         let handshakes = Family::default();
         let last_handshake = Family::default();
+        let key_in_use = Family::default();
         let rx_bytes = Family::default();
         let tx_bytes = Family::default();
         let connections = Family::default();
@@ -84,6 +86,11 @@ impl Default for Metrics {
             "wireguard_last_handshake_timestamp_seconds",
             "Unix time of the last WireGuard handshake",
             last_handshake.clone(),
+        );
+        registry.register(
+            "wireguard_key_in_use",
+            "Which of the manifest's WireGuard keys has the partner's address, counted from 1",
+            key_in_use.clone(),
         );
         registry.register("wireguard_received_bytes", "Bytes received from the partner", rx_bytes.clone());
         registry.register("wireguard_sent_bytes", "Bytes sent to the partner", tx_bytes.clone());
@@ -106,6 +113,7 @@ impl Default for Metrics {
             registry,
             handshakes,
             last_handshake,
+            key_in_use,
             rx_bytes,
             tx_bytes,
             connections,
@@ -172,6 +180,12 @@ impl Metrics {
         self.tx_bytes.get_or_create(&label).inc_by(tx);
     }
 
+    /// Sets which of a partner's keys has its address, counted from 0.
+    pub fn key_in_use(&self, partner: &str, index: usize) {
+        let number = i64::try_from(index + 1).unwrap_or(i64::MAX);
+        self.key_in_use.get_or_create(&ByPartner { partner: partner.to_owned() }).set(number);
+    }
+
     /// Sets how many partners are served and how many are not.
     pub fn partners(&self, open: usize, closed: usize) {
         self.open.set(i64::try_from(open).unwrap_or(i64::MAX));
@@ -183,6 +197,7 @@ impl Metrics {
         let label = ByPartner { partner: partner.to_owned() };
         self.handshakes.remove(&label);
         self.last_handshake.remove(&label);
+        self.key_in_use.remove(&label);
         self.rx_bytes.remove(&label);
         self.tx_bytes.remove(&label);
         self.connections.remove(&label);

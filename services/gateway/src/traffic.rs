@@ -25,25 +25,16 @@ pub struct Traffic {
     peers: BTreeMap<WireGuardKey, Last>,
 }
 
-/// What was seen of a partner that has shaken hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// Time since its last handshake.
-    pub age: Duration,
-    /// The key of that handshake.
-    pub latest_key: WireGuardKey,
-}
-
 impl Traffic {
-    /// Adds what is new to the metrics; returns the partners that have shaken hands.
+    /// Adds what is new to the metrics; returns the partners that have shaken hands, and how long ago.
     pub fn look(
         &mut self,
         peers: &[PeerStats],
         owner: &BTreeMap<WireGuardKey, &PartnerName>,
         now: Now,
         metrics: &Metrics,
-    ) -> BTreeMap<PartnerName, Seen> {
-        let mut seen: BTreeMap<PartnerName, Seen> = BTreeMap::new();
+    ) -> BTreeMap<PartnerName, Duration> {
+        let mut seen: BTreeMap<PartnerName, Duration> = BTreeMap::new();
         let mut next = BTreeMap::new();
         for peer in peers {
             let Some(partner) = owner.get(&peer.key) else { continue };
@@ -63,14 +54,7 @@ impl Traffic {
             next.insert(peer.key, Last { handshake, rx: peer.rx_bytes, tx: peer.tx_bytes });
             if let Some(at) = handshake {
                 let age = now.mono.saturating_duration_since(at);
-                let this = Seen { age, latest_key: peer.key };
-                seen.entry((*partner).clone())
-                    .and_modify(|s| {
-                        if age < s.age {
-                            *s = this;
-                        }
-                    })
-                    .or_insert(this);
+                seen.entry((*partner).clone()).and_modify(|least| *least = age.min(*least)).or_insert(age);
             }
         }
         self.peers = next;
@@ -87,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_a_handshake_once_and_follows_the_latest_key() {
+    fn counts_a_handshake_once_and_knows_the_latest() {
         let name: PartnerName = "a".parse().unwrap();
         let (one, two) = (WireGuardKey([1; 32]), WireGuardKey([2; 32]));
         let owner = BTreeMap::from([(one, &name), (two, &name)]);
@@ -103,10 +87,10 @@ mod tests {
         let mut traffic = Traffic::default();
         assert!(traffic.look(&[peer(one, None), peer(two, None)], &owner, at(100), &metrics).is_empty());
         let seen = traffic.look(&[peer(one, Some(2)), peer(two, None)], &owner, at(110), &metrics);
-        assert_eq!(seen[&name], Seen { age: Duration::from_secs(2), latest_key: one });
+        assert_eq!(seen[&name], Duration::from_secs(2));
         traffic.look(&[peer(one, Some(7)), peer(two, None)], &owner, at(115), &metrics);
         let seen = traffic.look(&[peer(one, Some(12)), peer(two, Some(1))], &owner, at(120), &metrics);
-        assert_eq!(seen[&name].latest_key, two);
+        assert_eq!(seen[&name], Duration::from_secs(1));
         let text = metrics.text();
         assert!(text.contains("liaison_gateway_wireguard_handshakes_total{partner=\"a\"} 2"), "{text}");
         assert!(text.contains("liaison_gateway_wireguard_received_bytes_total{partner=\"a\"} 20"), "{text}");

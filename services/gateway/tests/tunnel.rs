@@ -12,9 +12,9 @@ use std::{
 };
 
 use liaison_gateway::tls::KeyMaterial;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{
-    DOMAIN, Namespace,
+    DOMAIN,
     ca::Ca,
     eventually,
     gateway::Gateway,
@@ -91,7 +91,8 @@ fn a_request_goes_through_and_nothing_forged_with_it() {
     assert!(!text.contains("Session Ticket"), "{text}");
 
     // It says which group; one that is not among ours is refused, and so are a session of before and another handshake.
-    let group = |name| gateway.metric(&format!("liaison_gateway_tls_handshakes_total{{partner=\"a\",group=\"{name}\"}}"));
+    let group =
+        |name| gateway.metric(&format!("liaison_gateway_tls_handshakes_total{{partner=\"a\",group=\"{name}\"}}"));
     let (before, weak) = (group("secp384r1"), "liaison_gateway_refused_total{partner=\"a\",reason=\"handshake\"}");
     assert!(a.openssl_with("", "-groups P-384").contains("Verify return code: 0 (ok)"));
     assert_eq!((group("secp384r1"), gateway.metric(weak)), (before + 1, 0));
@@ -449,25 +450,109 @@ fn silence_of_the_api_closes_everything_and_a_word_opens_it() {
     eventually("it is served again", Duration::from_secs(7), || a.curl("/echo", &["-m", "2"]).status.success());
 }
 
+/// The partner's object with a second key, that of `staged`.
+fn two_keys(gateway: &Gateway, a: &Partner, second: &str) -> Value {
+    let mut object = a.granted(&gateway.public_key);
+    for path in ["/spec/credentials/wireGuard/publicKeys", "/status/wireGuardKeys"] {
+        object.pointer_mut(path).unwrap().as_array_mut().unwrap().push(json!(second));
+    }
+    object
+}
+
 #[test]
-fn a_staged_key_takes_the_address_at_its_first_handshake() {
+fn an_open_connection_outlives_the_rotation_of_the_key_and_the_way_back() {
+    let World { mut a, b, mut gateway, ca: _ca } = world(&["--name=north"]);
+    let (old, new) = (a.private_key().to_owned(), support::run("wg", &["genkey"]));
+    let (old_public, new_public) = (support::gateway::public_key(&old), support::gateway::public_key(&new));
+    let both = two_keys(&gateway, &a, &new_public);
+    gateway.apply(&both);
+    let (mut open, file) = a.download(&["--http2"]);
+    let moves = |open: &mut support::Process, what: &str| {
+        let before = size(&file);
+        eventually(what, Duration::from_secs(20), || size(&file) > before + 20_000);
+        assert!(open.0.try_wait().unwrap().is_none(), "{what}: the connection ended");
+    };
+    let in_use = || gateway.metric("liaison_gateway_wireguard_key_in_use{partner=\"a\"}");
+    let told = || gateway.words().last().map(|word| word["word"]["keyInUse"]["publicKey"].clone());
+    moves(&mut open, "by the first key");
+    assert_eq!(in_use(), 1);
+
+    a.set_key(&new);
+    moves(&mut open, "by the new key");
+    eventually("the metric follows", Duration::from_secs(5), || in_use() == 2);
+    eventually("status is told", Duration::from_secs(20), || told() == Some(json!(new_public)));
+    assert!(gateway.words().last().unwrap()["word"]["since"].is_null());
+
+    a.set_key(&old);
+    moves(&mut open, "back by the old key");
+    eventually("the metric follows", Duration::from_secs(5), || in_use() == 1);
+    eventually("status is told", Duration::from_secs(20), || told() == Some(json!(old_public)));
+
+    // The overlap is over: the operator takes the old key out of status, whatever the manifest names.
+    a.set_key(&new);
+    moves(&mut open, "by the new key again");
+    let mut over = both.clone();
+    over["status"]["wireGuardKeys"] = json!([new_public]);
+    gateway.apply(&over);
+    moves(&mut open, "the old key's end disturbs nobody");
+    a.set_key(&old);
+    refused(&a.curl("/echo", &["-m", "2"]), "the old key");
+    a.configure(&gateway.public_key, support::gateway::PORT);
+    sleep(Duration::from_millis(1500));
+    assert_eq!(a.last_handshake(), 0, "a handshake with the old key");
+    assert!(b.curl("/echo", &[]).status.success(), "b was disturbed");
+    assert_eq!(gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}"), 0);
+}
+
+#[test]
+fn a_recorded_handshake_and_a_router_that_only_stays_alive_move_no_address() {
     let World { a, b, mut gateway, ca } = world(&[]);
     drop(b);
-    // The same partner with a second key, from a second router.
+    // The same partner with a second key, in a second router. What it sends first goes to somebody who only records it.
     let mut staged = Partner::new(&ca, "a", 3, Some(&gateway.namespace));
-    let mut object = a.granted(&gateway.public_key);
-    let second = staged.granted(&gateway.public_key)["status"]["wireGuardKeys"][0].clone();
-    for path in ["/spec/credentials/wireGuard/publicKeys", "/status/wireGuardKeys"] {
-        object.pointer_mut(path).unwrap().as_array_mut().unwrap().push(second.clone());
-    }
-    gateway.apply(&object);
-    assert!(a.curl("/echo", &[]).status.success());
+    let both = two_keys(&gateway, &a, &support::gateway::public_key(staged.private_key()));
+    gateway.apply(&both);
+    let recorder = staged.namespace.within(|| std::net::UdpSocket::bind("127.0.0.1:40000").unwrap());
+    recorder.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    staged.endpoint = Some("127.0.0.1:40000".to_owned());
     staged.connect_default(&gateway.public_key);
+    let mut initiations: Vec<Vec<u8>> = Vec::new();
+    while initiations.len() < 2 {
+        let mut packet = [0; 2048];
+        let (length, _) = recorder.recv_from(&mut packet).unwrap();
+        initiations.push(packet[..length].to_vec());
+    }
+    assert!(initiations.iter().all(|packet| packet.len() == 148 && packet[0] == 1));
+
+    // The gateway has never seen them, as after a restart: it answers, and nothing moves.
+    let (open, file) = a.download(&["--http2"]);
+    let replay = a.namespace.within(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    replay.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for packet in &initiations {
+        replay.send_to(packet, "192.0.2.5:51820").unwrap();
+        let mut answer = [0; 2048];
+        let (length, _) = replay.recv_from(&mut answer).unwrap();
+        assert_eq!((length, answer[0]), (92, 2), "the gateway takes it for a handshake");
+        let before = size(&file);
+        sleep(Duration::from_secs(1));
+        assert!(size(&file) > before + 20_000, "the address has moved");
+    }
+
+    // The real router, which keeps its tunnel alive and sends nothing: nothing moves either. Until it does send.
+    staged.endpoint = None;
+    staged.configure(&gateway.public_key, support::gateway::PORT);
+    eventually("a handshake", Duration::from_secs(10), || staged.last_handshake() != 0);
+    let before = size(&file);
+    sleep(Duration::from_secs(2));
+    assert!(size(&file) > before + 50_000, "the address has moved");
+    let in_use = || gateway.metric("liaison_gateway_wireguard_key_in_use{partner=\"a\"}");
+    assert_eq!(in_use(), 1);
+    drop(open);
     staged.spoof(&a.addresses().1);
     let (chain, key, from) = (a.file("chain.pem"), a.file("key.pem"), a.addresses().1);
     let arguments = ["--cert", &chain, "--key", &key, "--interface", &from, "-m", "2"];
     eventually("the new key carries it", Duration::from_secs(10), || {
         staged.curl_as(&a.server_name(), &a.addresses().0, "/echo", &arguments).status.success()
     });
-    let _: &Namespace = &staged.namespace;
+    eventually("the metric follows", Duration::from_secs(5), || in_use() == 2);
 }

@@ -223,7 +223,9 @@ pub fn child() {
             while let Some(StatusWrite { partner, word }) = written.recv().await {
                 match word {
                     Word::Connected(condition) => eprintln!("condition {partner} {}", condition.reason),
-                    Word::Revoked(word) => println!("{WORD}{}", json!({"partner": partner.as_str(), "word": word})),
+                    Word::Revoked(word) | Word::InUse(word) => {
+                        println!("{WORD}{}", json!({"partner": partner.as_str(), "word": word}));
+                    }
                 }
             }
         });

@@ -66,6 +66,20 @@ impl Namespace {
         this
     }
 
+    /// Does something on a thread of its own in it: a socket that is opened there stays there.
+    pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(format!("/var/run/netns/{}", self.0)).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+                use std::os::fd::AsFd as _;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                what()
+            });
+            thread.join().unwrap()
+        })
+    }
+
     /// A command that runs in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

@@ -34,6 +34,8 @@ pub struct Partner {
     device: String,
     private_key: String,
     wireguard: Option<Process>,
+    /// Where it sends to, if not to the gateway.
+    pub endpoint: Option<String>,
 }
 
 impl Partner {
@@ -68,6 +70,7 @@ impl Partner {
             device: format!("wg{unique}"),
             private_key: run("wg", &["genkey"]).trim().to_owned(),
             wireguard: None,
+            endpoint: None,
         };
         this.write("root.pem", &ca.root);
         this.write("chain.pem", &this.leaf.chain);
@@ -179,17 +182,30 @@ impl Partner {
     /// The same, with a preshared key.
     pub fn configure_with(&self, gateway_key: &str, port: u16, preshared: Option<&str>) {
         let preshared = preshared.map(|key| format!("PresharedKey = {}\n", key.trim())).unwrap_or_default();
+        let endpoint = self.endpoint.clone().unwrap_or_else(|| format!("192.0.2.{}:{port}", self.slot * 4 + 1));
         let conf = self.write(
             "wg.conf",
             &format!(
-                "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {gateway_key}\nEndpoint = 192.0.2.{}:{port}\n\
+                "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {gateway_key}\nEndpoint = {endpoint}\n\
                  AllowedIPs = 100.72.9.0/24, fd4c:6961:6973::/112\nPersistentKeepalive = 5\n{preshared}",
                 self.private_key,
-                self.slot * 4 + 1,
             ),
         );
         let mut command = self.namespace.command("wg");
         assert!(command.args(["setconf", &self.device]).arg(conf).status().unwrap().success());
+    }
+
+    /// Its private key.
+    pub fn private_key(&self) -> &str {
+        &self.private_key
+    }
+
+    /// Changes its private key, as its administrator would: its peer and its addresses stay.
+    pub fn set_key(&mut self, private: &str) {
+        private.trim().clone_into(&mut self.private_key);
+        let file = self.write("private", &self.private_key);
+        let mut command = self.namespace.command("wg");
+        assert!(command.args(["set", &self.device, "private-key"]).arg(file).status().unwrap().success());
     }
 
     /// The default port.
