@@ -27,24 +27,28 @@ pub async fn if_due(hub: &mut Client, seconds: i32, batches: i64) -> Result<Opti
         .query_one(
             "WITH last AS (SELECT max(at) AS at FROM liaison.statement WHERE kind = 'checkpoint')
              SELECT pg_try_advisory_xact_lock(hashtext('liaison checkpoint')), count(b.*),
-                coalesce(max(last.at) < clock_timestamp() - make_interval(secs => $1), true)
+                coalesce(max(last.at) < clock_timestamp() - make_interval(secs => $1), true),
+                EXISTS (SELECT FROM liaison.ledger_loss l, last la WHERE la.at IS NULL OR l.at > la.at)
              FROM last LEFT JOIN liaison.ledger_batch b ON last.at IS NULL OR b.at > last.at",
             &[&f64::from(seconds)],
         )
         .await
         .hub()?;
     let (ours, grown, old): (bool, i64, bool) = (row.try_get(0).hub()?, row.try_get(1).hub()?, row.try_get(2).hub()?);
-    if !ours || grown == 0 || !(old || grown >= batches) {
+    // A loss that was accepted is said at once.
+    let accepted: bool = row.try_get(3).hub()?;
+    if !ours || !(accepted || grown > 0 && (old || grown >= batches)) {
         tx.rollback().await.hub()?;
         return Ok(None);
     }
-    let number = make(&tx).await?;
+    let number = make(&tx, accepted).await?;
     tx.commit().await.hub()?;
     Ok(number)
 }
 
-/// Says the heads as they are now. Goes on from the last checkpoint, so its cost is what was written since.
-async fn make(tx: &Transaction<'_>) -> Result<Option<i64>, Error> {
+/// Says the heads as they are now, and the losses that were accepted. Goes on from the last checkpoint, so its cost is what was
+/// written since.
+async fn make(tx: &Transaction<'_>, accepted: bool) -> Result<Option<i64>, Error> {
     let last = tx
         .query_opt(
             "SELECT statement FROM liaison.statement WHERE kind = 'checkpoint' ORDER BY number DESC LIMIT 1",
@@ -72,11 +76,17 @@ async fn make(tx: &Transaction<'_>) -> Result<Option<i64>, Error> {
         grown |= next != mark;
         heads.extend(next.map(|next| (partner, next)));
     }
-    if !grown {
+    if !grown && !accepted {
         return Ok(None);
     }
     let heads: Vec<Mark> = heads.into_values().collect();
-    let fields = Map::from_iter([("heads".to_owned(), json!(heads))]);
+    let mut fields = Map::from_iter([("heads".to_owned(), json!(heads))]);
+    let losses =
+        tx.query("SELECT encode(checkpoint, 'hex') FROM liaison.ledger_loss ORDER BY at, 1", &[]).await.hub()?;
+    if !losses.is_empty() {
+        let losses: Vec<String> = losses.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
+        fields.insert("acceptedLosses".to_owned(), json!(losses));
+    }
     crate::statement::insert(tx, Kind::Checkpoint, "", fields).await.map(Some)
 }
 
@@ -102,21 +112,33 @@ async fn advance(tx: &Transaction<'_>, partner: &str, mark: Option<Mark>) -> Res
     Ok(mark)
 }
 
-/// What the last checkpoint names and the ledger does not have: it was cut off, or another wrote in its place.
+/// What a checkpoint names and the ledger does not have: it was cut off, or another wrote in its place.
 pub async fn lost(hub: &Client, checkpoint: &str) -> Result<Vec<Mark>, Error> {
     let fields: Map<String, Value> = statement::read(checkpoint).map(|(_, fields)| fields).unwrap_or_default();
-    let mut lost = Vec::new();
-    for mark in marks(&fields).ok_or_else(|| Error::Corrupt("a checkpoint cannot be read".to_owned()))? {
-        let found = hub
-            .query_opt(
-                "SELECT FROM liaison.ledger_batch WHERE partner = $1 AND batch = $2 AND encode(head, 'hex') = $3",
-                &[&mark.partner, &mark.batch, &mark.head],
-            )
-            .await
-            .hub()?;
-        if found.is_none() {
-            lost.push(mark);
-        }
+    let marks = marks(&fields).ok_or_else(|| Error::Corrupt("a checkpoint cannot be read".to_owned()))?;
+    missing(hub, &marks).await
+}
+
+/// Those of `marks` that the ledger does not have.
+pub async fn missing(hub: &Client, marks: impl IntoIterator<Item = &Mark>) -> Result<Vec<Mark>, Error> {
+    let marks: Vec<&Mark> = marks.into_iter().collect();
+    let partners: Vec<&str> = marks.iter().map(|mark| mark.partner.as_str()).collect();
+    let batches: Vec<i64> = marks.iter().map(|mark| mark.batch).collect();
+    let heads: Vec<&str> = marks.iter().map(|mark| mark.head.as_str()).collect();
+    let rows = hub
+        .query(
+            "SELECT n FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY AS m (partner, batch, head, n)
+             WHERE NOT EXISTS (SELECT FROM liaison.ledger_batch b WHERE b.partner = m.partner AND b.batch = m.batch
+                AND encode(b.head, 'hex') = m.head) ORDER BY n",
+            &[&partners, &batches, &heads],
+        )
+        .await
+        .hub()?;
+    let place =
+        |row: &tokio_postgres::Row| row.try_get::<_, i64>(0).map(|n| usize::try_from(n - 1).unwrap_or(usize::MAX));
+    let mut lost = Vec::with_capacity(rows.len());
+    for row in &rows {
+        lost.extend(marks.get(place(row).hub()?).copied().cloned());
     }
     Ok(lost)
 }

@@ -25,10 +25,12 @@ use crate::{
     fault::Faults,
     progress,
     retention::{self, Retention},
-    seed::seed,
+    seed::fill,
     serve::{Settings, serve},
     telemetry::{self, Metrics},
     verify::{self, Ended, Outcome},
+    witness::{self, Known},
+    worker::Context,
 };
 
 /// Keeps each partner's replica equal to what its agreement allows.
@@ -151,10 +153,10 @@ async fn command(cli: Cli) -> ExitCode {
         Command::Serve { health } => {
             (None, run_serve(health, cli.namespace, cli.system_namespace, cli.store, holder).await)
         }
-        Command::Ledger(command) => return commands::finish(command.run().await),
+        Command::Ledger(command) => return commands::finish(command.run(&cli.system_namespace).await),
         Command::Disposal(command) => return commands::finish(command.run().await),
         Command::Seed { partner, verifier, termination_log } => {
-            (Some(termination_log), run_seed(&partner, &verifier, &cli.namespace, &holder).await)
+            (Some(termination_log), run_seed(&partner, &verifier, &cli.namespace, &cli.system_namespace, &holder).await)
         }
         Command::Verify { partner, request, patience, termination_log } => {
             (Some(termination_log), run_verify(&partner, &request, false, patience).await)
@@ -220,11 +222,20 @@ async fn signals(stop: CancellationToken) {
     }
 }
 
-async fn run_seed(partner: &PartnerName, verifier: &str, namespace: &str, holder: &str) -> Result<Value, Error> {
+async fn run_seed(
+    partner: &PartnerName,
+    verifier: &str,
+    namespace: &str,
+    system_namespace: &str,
+    holder: &str,
+) -> Result<Value, Error> {
     let (hub, store) = (Target::from_env(Side::Hub)?, Target::from_env(Side::Store)?);
     let client = kubernetes().await?;
     let terms = wait_until_authorized(&client, namespace, partner).await?;
-    let seeding = seed(&hub, &store, &terms, verifier, holder, Budget::default(), Faults::default());
+    let known = Known::default();
+    known.set(witness::load(&client, system_namespace).await?);
+    let context = Context::new(&hub, &store, holder, Budget::default(), Faults::default()).witnessed(&known);
+    let seeding = fill(context, &terms, verifier);
     let seeded = tokio::select! {
         seeded = seeding => seeded?,
         () = progress::report(&client, namespace, &hub, &store, &terms) => {

@@ -22,6 +22,7 @@ use crate::{
     connect::Target,
     error::{Error, Side},
     export, retention,
+    witness::{self, Accepted},
 };
 
 /// How an answer is printed.
@@ -94,6 +95,15 @@ pub enum Ledger {
         /// How the answer is printed.
         #[arg(long, default_value = "text")]
         output: Output,
+    },
+    /// Decides that the ledger goes on although the hub lacks what the kept checkpoint had seen (docs/runbooks/ledger-lost.md).
+    AcceptLoss {
+        /// Who decides; it stands on the hub with the checkpoint.
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        by: String,
+        /// Why the ledger goes on, such as the number of the incident.
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        reason: String,
     },
 }
 
@@ -172,8 +182,14 @@ fn json(value: &impl Serialize) -> Result<String, Error> {
 
 impl Ledger {
     /// The text, and whether all is well.
-    pub async fn run(self) -> Result<(String, bool), Error> {
+    pub async fn run(self, namespace: &str) -> Result<(String, bool), Error> {
         match self {
+            Self::AcceptLoss { by, reason } => {
+                let hub = Target::from_env(Side::Hub)?.connect().await?;
+                let kubernetes =
+                    kube::Client::try_default().await.map_err(|error| Error::Kubernetes(error.to_string()))?;
+                Ok((accepted_text(witness::accept(&kubernetes, namespace, &hub, &by, &reason).await?.as_ref()), true))
+            }
             Self::Account(Person { fps, since, output }) => {
                 let hub = Target::from_env(Side::Hub)?.connect().await?;
                 let since = since.map(instant).transpose()?.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -250,6 +266,19 @@ impl Disposal {
             }
         }
     }
+}
+
+/// What was accepted, for people.
+fn accepted_text(accepted: Option<&Accepted>) -> String {
+    let Some(Accepted { number, lost }) = accepted else {
+        return "nothing is lost: the hub's ledger has all that the kept checkpoint names\n".to_owned();
+    };
+    let mut text =
+        format!("accepted: the hub lacks the ends of {} chains that checkpoint {number} had seen\n", lost.len());
+    for mark in lost {
+        let _ = writeln!(text, "{}  batch {}  {}", mark.partner, mark.batch, mark.head);
+    }
+    text
 }
 
 /// The account, for people.

@@ -69,6 +69,12 @@ pub enum Error {
         "the hub's ledger of {0} no longer ends where it did: the hub was put back to an earlier state; looking again"
     )]
     LedgerPutBack(PartnerName),
+    /// The hub's ledger lacks what a signed checkpoint had seen of it.
+    #[error(
+        "the hub's ledger of {0} lacks batches that a signed checkpoint had seen: the hub was put back to an earlier state, or its \
+         ledger was cut; nothing crosses until a person accepts the loss (liaison-sync ledger accept-loss)"
+    )]
+    LedgerLost(PartnerName),
     /// Another worker holds the lease now.
     #[error("the lease of {0} is held by another worker")]
     LeaseHeld(PartnerName),
@@ -135,6 +141,7 @@ impl Error {
             Self::CaptureLost => "CaptureLost",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::LedgerPutBack(_) => "LedgerPutBack",
+            Self::LedgerLost(_) => "LedgerLost",
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",
             Self::LegalHold(_) => "LegalHold",

@@ -5,7 +5,7 @@
 //!
 //! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`cover`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
 //! [`wal`], [`hub_ledger`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
-//! [`worker`], [`verify`]. Kubernetes: [`desired`], [`serve`], [`backlog`], [`progress`]. The Jobs: [`seed`], [`dispose`].
+//! [`worker`], [`verify`]. Kubernetes: [`desired`], [`serve`], [`signing`], [`witness`], [`backlog`], [`progress`]. The Jobs: [`seed`], [`dispose`].
 
 pub mod account;
 mod apply;
@@ -48,4 +48,5 @@ pub mod terms;
 mod together;
 pub mod verify;
 pub mod wal;
+pub mod witness;
 pub mod worker;

@@ -7,6 +7,7 @@ use std::{
 
 use liaison_records::{
     codes::{Code, FieldGroup},
+    evidence::Mark,
     names::PartnerName,
 };
 use tokio_postgres::Client;
@@ -72,6 +73,8 @@ pub struct Held {
     pub rebuild: Option<Rebuild>,
     /// What is there beside was found to be the ledger's, when the lease was taken: it goes on from there.
     goes_on: bool,
+    /// What a signed checkpoint had seen of its chain, and the hub lacks: nothing crosses.
+    pub lost: Option<Mark>,
     /// Files filled, of files in scope, after the last comparison.
     pub progress: Option<(usize, usize)>,
 }
@@ -141,6 +144,7 @@ pub async fn lease(
         rebuilding: false,
         rebuild: going_on.map(|_| Rebuild { hide: false }),
         goes_on: going_on.is_some(),
+        lost: None,
         progress: None,
     };
     if settlement.rebuild {
@@ -184,6 +188,7 @@ impl Held {
             rebuilding: true,
             rebuild: None,
             goes_on: false,
+            lost: None,
             progress: None,
         }
     }
@@ -240,8 +245,9 @@ impl Held {
         Ok(true)
     }
 
-    /// Fences reads before a scope is narrowed: access first, then the data (I7).
-    pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
+    /// Whether reads must be refused until a batch has followed `grant`, and are not yet: and whether until search rows have
+    /// been made anew, too.
+    fn unfenced(&self, grant: &Grant) -> Option<bool> {
         // Search rows hold alias names and pictures: without their group every search row is made anew first.
         let groups = grant.group_names();
         let searchable = |group: &String| {
@@ -250,7 +256,19 @@ impl Held {
         let whole = self.cursor.groups.iter().any(searchable);
         // A fence that an earlier narrowing put up, whose batch was killed, may ask for less than this one.
         let enough = self.cursor.fenced && !(whole && self.cursor.seeded);
-        if !enough && !faults.makes(Fault::NarrowedUnfenced) {
+        (!enough).then_some(whole)
+    }
+
+    /// Whether going over to `grant` takes something away that can still be read.
+    pub(crate) fn must_fence(&self, grant: &Grant) -> bool {
+        self.narrows(grant) && self.unfenced(grant).is_some()
+    }
+
+    /// Fences reads before a scope is narrowed: access first, then the data (I7).
+    pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
+        if let Some(whole) = self.unfenced(grant)
+            && !faults.makes(Fault::NarrowedUnfenced)
+        {
             self.share.fence(store, self.epoch, whole).await?;
             self.cursor.fenced = true;
             self.cursor.seeded &= !whole;

@@ -142,11 +142,17 @@ pub async fn seed(
     budget: Budget,
     faults: Faults,
 ) -> Result<Seeded, Error> {
+    fill(Context::new(hub, store, holder, budget, faults), terms, verifier).await
+}
+
+/// The same, with what the process has.
+pub async fn fill(context: Context, terms: &Terms, verifier: &str) -> Result<Seeded, Error> {
+    let (hub, store) = (context.leases.target().clone(), context.store.target().clone());
     let mut client = store.connect().await?;
     prepare(&mut client, &terms.partner, verifier).await?;
-    adopt(hub, &client, &terms.partner).await?;
+    adopt(&hub, &client, &terms.partner).await?;
     let share = Share::new(&terms.partner);
-    let mut worker = Worker::new(Context::new(hub, store, holder, budget, faults));
+    let mut worker = Worker::new(context);
     worker.set_terms(vec![terms.clone()]);
     let started = Instant::now();
     loop {

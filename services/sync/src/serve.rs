@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backlog, checkpoint,
+    backlog,
     compare::Budget,
     connect::Target,
     desired::{self, Desired},
@@ -24,6 +24,7 @@ use crate::{
     signing,
     status::{Condition, FILLING, Pending, judge},
     telemetry::Metrics,
+    witness::{self, Known},
     worker::{Context, Worker},
 };
 
@@ -55,9 +56,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Settings { hub, store, store_name, namespace, system_namespace, holder } = settings;
-    let signing = AbortOnDrop(tokio::spawn(signing::run(client.clone(), system_namespace, hub.clone())));
+    let known = Known::default();
+    // Before anything crosses: what the ledger must have.
+    loop {
+        match witness::load(&client, &system_namespace).await {
+            Ok(witness) => break known.set(witness),
+            Err(error) => tracing::warn!(reason = error.reason(), "the kept checkpoint cannot be read: {error}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PROBE) => metrics.beat(Timestamp::now()),
+        }
+    }
+    let keeping = signing::run(client.clone(), system_namespace, hub.clone(), known.clone(), metrics.clone());
+    let signing = AbortOnDrop(tokio::spawn(keeping));
     let mut terms = desired::watch_terms(&client, &namespace, store_name.clone());
-    let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default());
+    let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default()).witnessed(&known);
     let mut worker = Worker::new(context).sharing(&store_name);
     let mut pending = Pending::default();
     let mut known: BTreeSet<PartnerName> = BTreeSet::new();
@@ -219,10 +233,7 @@ async fn keep_house(
     }
     let now = Timestamp::now();
     let overdue = async {
-        let mut client = hub.connect().await?;
-        if let Some(number) = checkpoint::if_due(&mut client, checkpoint::SECONDS, checkpoint::BATCHES).await? {
-            tracing::info!(number, "checkpoint of the ledger");
-        }
+        let client = hub.connect().await?;
         // What the resources say counts before what is due: a renewed agreement lifts the date.
         let said: Vec<_> = wanted.iter().map(|d| d.retention.clone()).collect();
         retention::note(&client, store_name, &said, now).await?;

@@ -1,7 +1,8 @@
 //! Has statements signed: an unsigned row of the hub becomes a ConfigMap, the operator signs it there, and the signature comes
-//! back to the row. Each step may be repeated, so a process killed between any two loses nothing.
+//! back to the row. Each step may be repeated, so a process killed between any two loses nothing. The newest checkpoint stays
+//! where it was signed ([`crate::witness`]); what it has seen and the hub has not stops signing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -9,13 +10,19 @@ use kube::{
     Api, Client as Kubernetes, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
-use liaison_records::statement::{Id, LABEL, keys};
+use liaison_records::{
+    evidence::Mark,
+    statement::{Id, Kind, LABEL, keys},
+};
 use tokio_postgres::Client;
 
 use crate::{
+    checkpoint,
     connect::Target,
     error::{Error, Of},
     signature,
+    telemetry::Metrics,
+    witness::{self, Known},
 };
 
 /// How many statements are out at a time.
@@ -129,7 +136,7 @@ pub async fn store(hub: &Client, unsigned: &Unsigned, signed: &Signed) -> Result
 }
 
 /// What a round did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Brought to the operator.
     pub published: usize,
@@ -137,20 +144,32 @@ pub struct Round {
     pub stored: usize,
     /// Still out.
     pub waiting: usize,
+    /// What the kept checkpoint has seen and the hub's ledger lacks: then nothing else was done.
+    pub lost: Vec<Mark>,
 }
 
-/// One round: publishes, stores what is signed, and removes what is done with.
-pub async fn round(kubernetes: &Kubernetes, namespace: &str, hub: &Client) -> Result<Round, Error> {
+/// One round: publishes, stores what is signed, and removes what is done with; all but the newest checkpoint, which is `known`
+/// from then on.
+pub async fn round(kubernetes: &Kubernetes, namespace: &str, hub: &Client, known: &Known) -> Result<Round, Error> {
     let refused = |error: kube::Error| Error::Kubernetes(error.to_string());
     let api: Api<ConfigMap> = Api::namespaced(kubernetes.clone(), namespace);
     // Listed before the rows are read: what is out and has no unsigned row then is done with, whoever else runs a round.
     let out = api.list(&ListParams::default().labels(LABEL)).await.map_err(refused)?;
     let mut out: BTreeMap<String, ConfigMap> = out.into_iter().map(|object| (object.name_any(), object)).collect();
-    let open = unsigned(hub).await?;
+    let witness = witness::newest(out.values());
+    known.set(witness.clone());
     let mut round = Round::default();
+    if let Some(witness) = &witness {
+        round.lost = checkpoint::missing(hub, witness.marks.values()).await?;
+        if !round.lost.is_empty() {
+            return Ok(round);
+        }
+    }
+    let open = unsigned(hub).await?;
     for unsigned in &open {
         let name = unsigned.id.object_name();
-        match step(unsigned, out.remove(&name).as_ref()) {
+        let found = out.remove(&name);
+        match step(unsigned, found.as_ref()) {
             Step::Publish => match api.create(&PostParams::default(), &object(unsigned)).await {
                 Ok(_) => round.published += 1,
                 // Another worker was quicker.
@@ -161,7 +180,10 @@ pub async fn round(kubernetes: &Kubernetes, namespace: &str, hub: &Client) -> Re
             Step::Store(signed) => {
                 store(hub, unsigned, &signed).await?;
                 round.stored += 1;
-                remove(&api, &name).await?;
+                match found.filter(|_| unsigned.id.kind == Kind::Checkpoint) {
+                    Some(found) => drop(out.insert(name, found)),
+                    None => remove(&api, &name).await?,
+                }
             }
             Step::Remove(why) => {
                 tracing::warn!(statement = name, why, "a statement is published anew");
@@ -171,7 +193,10 @@ pub async fn round(kubernetes: &Kubernetes, namespace: &str, hub: &Client) -> Re
     }
     // What is out and not awaited was stored by a round that did not get further. With more to do than fits, it may be awaited.
     if i64::try_from(open.len()).is_ok_and(|n| n < MOST) {
-        for name in out.keys() {
+        let kept = witness::newest(out.values());
+        let name = kept.as_ref().map(|kept| kept.name().to_owned());
+        known.set(kept);
+        for name in out.keys().filter(|other| Some(*other) != name.as_ref()) {
             remove(&api, name).await?;
         }
     }
@@ -179,13 +204,14 @@ pub async fn round(kubernetes: &Kubernetes, namespace: &str, hub: &Client) -> Re
 }
 
 const PERIOD: Duration = Duration::from_secs(5);
-/// Every so many periods the API server is asked although nothing is unsigned, for what a killed process left.
-const SWEEP: u32 = 120;
+/// Every so many periods the API server is asked although nothing is unsigned, for what a killed process left and for what the
+/// kept checkpoint says of the hub; and a checkpoint is made, if one is due.
+const SWEEP: u32 = 12;
 
-/// Rounds for ever. The API server is asked only when something is unsigned, and now and then.
-pub async fn run(kubernetes: Kubernetes, namespace: String, hub: Target) {
+/// Rounds for ever.
+pub async fn run(kubernetes: Kubernetes, namespace: String, hub: Target, known: Known, metrics: Arc<Metrics>) {
     let mut client: Option<Client> = None;
-    let mut waiting = true;
+    let (mut waiting, mut lost) = (true, 0);
     for turn in 0_u32.. {
         tokio::time::sleep(PERIOD).await;
         let result = async {
@@ -193,19 +219,39 @@ pub async fn run(kubernetes: Kubernetes, namespace: String, hub: Target) {
                 Some(kept) => client.insert(kept),
                 None => client.insert(hub.connect().await?),
             };
-            if !waiting && turn % SWEEP != 0 && unsigned(client).await?.is_empty() {
+            let sweep = turn % SWEEP == 0;
+            if !waiting && !sweep && unsigned(client).await?.is_empty() {
                 return Ok(Round::default());
             }
-            tokio::time::timeout(Duration::from_secs(60), round(&kubernetes, &namespace, client))
+            let round = tokio::time::timeout(Duration::from_secs(60), round(&kubernetes, &namespace, client, &known))
                 .await
-                .map_err(|_| Error::Kubernetes("statements: no answer within 60 s".to_owned()))?
+                .map_err(|_| Error::Kubernetes("statements: no answer within 60 s".to_owned()))??;
+            if sweep
+                && round.lost.is_empty()
+                && let Some(number) = checkpoint::if_due(client, checkpoint::SECONDS, checkpoint::BATCHES).await?
+            {
+                tracing::info!(number, "checkpoint of the ledger");
+            }
+            Ok::<_, Error>(round)
         }
         .await;
         match result {
             Ok(round) => {
                 waiting = round != Round::default();
+                metrics.ledger_lost(round.lost.len());
                 if round.stored > 0 {
                     tracing::info!(stored = round.stored, waiting = round.waiting, "statements were signed");
+                }
+                if round.lost.len() != lost {
+                    lost = round.lost.len();
+                    let partners: Vec<&str> = round.lost.iter().take(20).map(|mark| mark.partner.as_str()).collect();
+                    tracing::error!(
+                        lost,
+                        partners = partners.join(", "),
+                        "chains whose end the hub's ledger lacks, as \
+                        a signed checkpoint shows: nothing is signed, and nothing crosses to these partners, until the loss is \
+                        accepted (liaison-sync ledger accept-loss)"
+                    );
                 }
             }
             Err(error) => {

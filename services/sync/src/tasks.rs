@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
 use crate::{
+    checkpoint,
     compare::{Budget, compare},
     connect::{Lanes, Target},
     cursor::{ALL, Point},
@@ -24,6 +25,7 @@ use crate::{
     terms::{Grant, Terms},
     verify::desk::Desk,
     wal::Wal,
+    witness::Known,
 };
 
 const BULK: usize = 2;
@@ -53,6 +55,8 @@ pub struct Context {
     pub(crate) faults: Faults,
     /// The verifications.
     pub(crate) desk: Desk,
+    /// What is known of the ledger off the hub.
+    pub(crate) known: Known,
 }
 
 impl Context {
@@ -72,7 +76,15 @@ impl Context {
             budget,
             faults,
             desk: Desk::default(),
+            known: Known::default(),
         }
+    }
+
+    /// The hub's ledger must have what `known` says.
+    #[must_use]
+    pub fn witnessed(mut self, known: &Known) -> Self {
+        self.known = known.clone();
+        self
     }
 }
 
@@ -120,6 +132,9 @@ pub(crate) async fn take_lease(context: &Context, partner: &PartnerName, terms: 
         let store = store.client()?;
         let (mut held, files) =
             partner::lease(hub.client()?, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
+        if let Some(mark) = context.known.mark(partner) {
+            held.lost = checkpoint::missing(hub.client()?, [&mark]).await?.pop();
+        }
         held.tell(store, terms).await?;
         Ok((held, files))
     }
@@ -135,6 +150,14 @@ pub(crate) async fn take_lease(context: &Context, partner: &PartnerName, terms: 
 pub(crate) async fn tell(context: &Context, mut held: Held, terms: &Terms) -> Result<Finished, Error> {
     let mut store = context.store.lane(held.partner.as_str()).await?;
     let result = async { held.tell(store.client()?, terms).await }.await;
+    result.inspect_err(|_| store.discard())?;
+    Ok(finished(held))
+}
+
+/// Reads are refused: what a narrowed scope takes away cannot leave now.
+pub(crate) async fn fence(context: &Context, mut held: Held, grant: &Grant) -> Result<Finished, Error> {
+    let mut store = context.store.lane(held.partner.as_str()).await?;
+    let result = async { held.fence(store.client()?, grant, &context.faults).await }.await;
     result.inspect_err(|_| store.discard())?;
     Ok(finished(held))
 }

@@ -70,6 +70,7 @@ pub struct Metrics {
     held: Gauge,
     hub_up: Gauge,
     change_rows: Gauge,
+    ledger_lost: Gauge,
     trimmed: Counter,
     beat: AtomicI64,
     ready: AtomicBool,
@@ -101,6 +102,7 @@ impl Default for Metrics {
             held: Gauge::default(),
             hub_up: Gauge::default(),
             change_rows: Gauge::default(),
+            ledger_lost: Gauge::default(),
             trimmed: Counter::default(),
             beat: AtomicI64::default(),
             ready: AtomicBool::default(),
@@ -145,6 +147,11 @@ impl Metrics {
             "change_log_rows",
             "Rows in the hub's change log, as PostgreSQL estimates",
             self.change_rows.clone(),
+        );
+        r.register(
+            "ledger_lost",
+            "Partners whose ledger on the hub lacks what a signed checkpoint had seen",
+            self.ledger_lost.clone(),
         );
         r.register("change_rows_trimmed", "Change rows deleted on the hub", self.trimmed.clone());
         r
@@ -274,6 +281,11 @@ impl Metrics {
     /// Rows of the change log.
     pub fn change_log(&self, rows: i64) {
         self.change_rows.set(rows);
+    }
+
+    /// Partners whose ledger lacks what was seen of it.
+    pub fn ledger_lost(&self, partners: usize) {
+        self.ledger_lost.set(i64::try_from(partners).unwrap_or(i64::MAX));
     }
 
     /// The loop is alive.

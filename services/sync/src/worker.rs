@@ -23,7 +23,7 @@ use crate::{
     partner::{Held, Written},
     rebuild,
     route::{Candidate, Members, Slot, Want},
-    tasks::{Done, Finished, deliver, run_compare, take_lease, tell, timed, touch},
+    tasks::{Done, Finished, deliver, fence, run_compare, take_lease, tell, timed, touch},
     terms::{Grant, Terms},
     verify::{self, News},
 };
@@ -304,6 +304,7 @@ impl Worker {
     /// whether anything was started; an error is the hub's.
     pub async fn round(&mut self, now: Timestamp) -> Result<bool, Error> {
         self.reap();
+        self.look_again();
         // Terms reach the replicas also while the hub is down.
         let renewed = self.renew().await;
         let mut started = false;
@@ -351,9 +352,10 @@ impl Worker {
         state.busy = false;
         match result {
             Ok(Finished { held, written, cycle, files, enter, leave }) => {
+                let lost = held.lost.as_ref().map(|_| Error::LedgerLost(partner.clone()));
+                state.trouble = lost.map(|error| (error.reason(), error.to_string()));
                 state.held = Some(held);
                 state.failures = 0;
-                state.trouble = None;
                 let slot = state.slot;
                 if let Some(files) = files {
                     self.members.load(slot, files);
@@ -466,6 +468,18 @@ impl Worker {
         Ok(())
     }
 
+    /// What the hub lacked may have been accepted: step 1 again.
+    fn look_again(&mut self) {
+        let known = &self.context.known;
+        for (partner, state) in &mut self.partners {
+            if state.held.as_ref().is_some_and(|held| held.lost.is_some() && held.lost != known.mark(partner)) {
+                state.held = None;
+                // Reads may have been refused meanwhile.
+                state.compare = true;
+            }
+        }
+    }
+
     /// Starts what a partner needs beside the cycle. Returns whether it did.
     fn attend(&mut self, partner: &PartnerName, now: Timestamp, room: &mut usize) -> bool {
         let context = self.context.clone();
@@ -489,6 +503,16 @@ impl Worker {
             state.busy = true;
             self.tasks.spawn(timed(name, 30, async move { tell(&context, held, &terms).await }));
             return true;
+        }
+        if held.lost.is_some() {
+            // Like a hub that is away: what is there serves and ages, but for what may no longer be seen.
+            if let Some(grant) = terms.open(now).filter(|grant| held.must_fence(grant)).cloned() {
+                state.busy = true;
+                self.tasks.spawn(timed(name, 30, async move { fence(&context, held, &grant).await }));
+                return true;
+            }
+            state.held = Some(held);
+            return false;
         }
         if let Some(grant) = terms.open(now).cloned() {
             if let Some(rebuild) = held.rebuild.or_else(|| context.desk.rebuild(&name)) {
@@ -530,7 +554,7 @@ impl Worker {
         for (partner, state) in &self.partners {
             let Some(held) = state.held.as_ref().filter(|_| !state.busy && !state.compare) else { continue };
             let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
-            let whole = held.cursor.filled == ALL && held.rebuild.is_none();
+            let whole = held.cursor.filled == ALL && held.rebuild.is_none() && held.lost.is_none();
             if whole && held.follows(grant) && held.told.as_ref() == Some(&state.terms) {
                 let since = self.context.faults.since(since.clone());
                 ready.push((partner.clone(), state.slot, grant.clone(), since, state.terms.generation));

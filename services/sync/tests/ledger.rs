@@ -19,9 +19,10 @@ use liaison_sync::{
     export,
     fault::Faults,
     signing::{self, Round},
+    witness::Known,
 };
 use serde_json::{Map, json};
-use support::World;
+use support::{World, signer::Signer};
 
 #[tokio::test]
 async fn a_statement_is_part_of_its_transaction_and_numbers_have_no_gaps() {
@@ -68,36 +69,12 @@ async fn sync_adds_statements_and_signatures_and_changes_none() {
     world.drop().await;
 }
 
-/// The operator's part of signing, with a key of the test's own.
-struct Signer {
-    key: rcgen::KeyPair,
-    chain: String,
-}
-
-impl Signer {
-    fn new() -> Self {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap().pem();
-        Self { key, chain }
-    }
-
-    fn data(&self, text: &str) -> serde_json::Value {
-        use base64::Engine;
-        let signature = rcgen::SigningKey::sign(&self.key, text.as_bytes()).unwrap();
-        json!({
-            keys::SIGNATURE: base64::engine::general_purpose::STANDARD.encode(signature),
-            keys::KEY_ID: statement::key_id(&rcgen::PublicKeyData::subject_public_key_info(&self.key)),
-            keys::CHAIN: self.chain, keys::SIGNED_AT: "2026-11-22T00:00:00Z",
-        })
-    }
-}
-
 #[tokio::test]
 async fn a_statement_goes_out_and_its_signature_comes_back() {
     let mut world = World::new("ledger_signing").await;
     let (client, namespace) = support::kubernetes::namespace(&world.name.replace('_', "-")).await;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-    let round = async |world: &World| signing::round(&client, &namespace, &world.hub).await.unwrap();
+    let round = async |world: &World| signing::round(&client, &namespace, &world.hub, &Known::default()).await.unwrap();
     assert_eq!(round(&world).await, Round::default());
     let tx = world.hub.transaction().await.unwrap();
     liaison_sync::statement::insert(&tx, Kind::Disposal, "p", Map::new()).await.unwrap();

@@ -78,6 +78,7 @@ async fn metrics_follow_the_conventions_and_forget_partners() {
     }
     metrics.partners(2, 2);
     metrics.change_log(77);
+    metrics.ledger_lost(1);
     let address = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -119,6 +120,7 @@ async fn metrics_follow_the_conventions_and_forget_partners() {
         "replica_verified_timestamp_seconds",
         "root_mismatches",
         "ledger_batches",
+        "ledger_lost",
         "replica_complete",
         "replica_fenced",
         "leases_held",
@@ -162,6 +164,7 @@ async fn metrics_follow_the_conventions_and_forget_partners() {
         r#"liaison_sync_crossed_bytes_total{partner="quebec-police"} 700"#,
         r#"liaison_sync_verifications_total{outcome="repaired"} 2"#,
         "liaison_sync_batch_duration_seconds_count 2",
+        "liaison_sync_ledger_lost 1",
     ] {
         assert!(body.lines().any(|l| l == line), "{line} in\n{body}");
     }

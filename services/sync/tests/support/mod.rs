@@ -28,6 +28,7 @@ use liaison_sync::{
 use tokio_postgres::{Client, NoTls};
 
 pub mod kubernetes;
+pub mod signer;
 
 pub const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$3T/jZdRUOA0mXQjX0oJGlJJ9oZ6LRc0k1fW5qgTn1V0=:NTfPKSXsAu1n9Zs4UbkLWcw0Jb2E8sPfOwGbr7wP7JE=";
 
@@ -127,6 +128,7 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0120_liaison_verification.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0160_liaison_wal_capture.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0170_ledger_loss.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0140_sealed.sql")).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
