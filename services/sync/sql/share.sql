@@ -92,4 +92,6 @@ CREATE TABLE IF NOT EXISTS {share}.cursor (
     suspended        boolean NOT NULL DEFAULT true,
     fenced           boolean NOT NULL DEFAULT true
 );
+-- If `snapshot` is one to which nothing crossed: a mark that the hub had after it (liaison.mark). NULL: the batch is the witness.
+ALTER TABLE {share}.cursor ADD COLUMN IF NOT EXISTS mark bytea;
 INSERT INTO {share}.cursor DEFAULT VALUES ON CONFLICT DO NOTHING;

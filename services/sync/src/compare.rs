@@ -19,6 +19,7 @@ use crate::{
     fault::{Faults, Step},
     gather::{Asker, gather},
     hub::{Reading, View},
+    mark,
     partner::{Held, Ledger, Written},
     record::Hash,
     route::{Candidate, Members},
@@ -79,15 +80,18 @@ pub async fn compare(
     if held.narrows(grant) {
         held.fence(store, grant, faults).await?;
     }
-    let mut view = View::open(reading).await?;
+    let Reading { client, wal } = reading;
+    let mut view = View::open(Reading { client: &mut *client, wal }).await?;
     let usable = held.cursor.usable(&view.identity, view.horizon, view.point.snapshot.xmax) && held.follows(grant);
     let from = if afresh || !usable || held.cursor.filled == ALL { 0 } else { held.cursor.filled };
     let found = find(held, &mut view, store, grant, from, budget).await?;
     view.close().await?;
     faults.at(Step::Read, &held.partner).await?;
     let Found { point, identity, delta, images, filled, progress } = found;
+    let moves = delta.is_empty() && held.must_move(grant, &point, &identity, filled);
+    let mark = if moves { Some(mark::leave(client).await?) } else { None };
     let written = held
-        .deliver(ledger, store, grant, generation, &point, &identity, filled, &delta, &images, "compare", faults)
+        .deliver(ledger, store, grant, generation, &point, &identity, filled, &delta, &images, "compare", mark, faults)
         .await?;
     held.progress = Some(progress);
     Ok(Compared { written, enter: delta.enter.into_iter().collect(), leave: delta.leave.into_iter().collect() })

@@ -5,7 +5,10 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -154,6 +157,7 @@ fn tls(root: &str, cert: Option<String>, key: Option<String>) -> Result<Arc<rust
 #[derive(Debug)]
 pub struct Lanes {
     target: Target,
+    opened: AtomicU64,
     lanes: Vec<Mutex<Option<Client>>>,
 }
 
@@ -164,12 +168,17 @@ pub struct Lane<'a>(MutexGuard<'a, Option<Client>>);
 impl Lanes {
     /// `count` lanes, none of them open yet.
     pub fn new(target: Target, count: usize) -> Self {
-        Self { target, lanes: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
+        Self { target, opened: AtomicU64::new(0), lanes: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
     }
 
     /// How they connect.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// How many connections were opened so far. Of a single lane, while it is held: the number of the one that it has.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Waits for the lane of `key`, and opens it if it is not open.
@@ -180,6 +189,7 @@ impl Lanes {
         let mut guard = self.lanes[index].lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
             *guard = Some(self.target.connect().await?);
+            self.opened.fetch_add(1, Ordering::Relaxed);
         }
         Ok(Lane(guard))
     }

@@ -85,6 +85,8 @@ pub struct Cursor {
     pub batch: i64,
     /// The ledger's head with it; empty before the first.
     pub head: Vec<u8>,
+    /// What the hub of `snapshot` had after it, if no batch of it says so.
+    pub mark: Option<Vec<u8>>,
     /// The lease.
     pub epoch: i64,
     /// Exact up to this offender number.

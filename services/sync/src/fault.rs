@@ -63,10 +63,12 @@ pub enum Fault {
     SearchRowKept,
     /// The ledger's head is not compared with the cursor's: a restored hub or replica goes unnoticed.
     HeadNotCompared,
+    /// Marks are not looked for: a hub that was put back, and has used its numbers again, passes for the one that the replica knows.
+    MarkNotCompared,
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 9] = [
     Fault::LateCommitPassedOver,
     Fault::HoldingsForgotten,
     Fault::Unledgered,
@@ -75,6 +77,7 @@ pub const FAULTS: [Fault; 8] = [
     Fault::NarrowedUnfenced,
     Fault::SearchRowKept,
     Fault::HeadNotCompared,
+    Fault::MarkNotCompared,
 ];
 
 type Hook = Arc<dyn Fn(Step, PartnerName) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
@@ -141,6 +144,11 @@ impl Faults {
             settlement.rebuild = false;
         }
         settlement
+    }
+
+    /// Whether the hub has the mark that a cursor names.
+    pub(crate) fn recognised(&self, known: bool) -> bool {
+        known || self.makes(Fault::MarkNotCompared)
     }
 
     /// What is to be written of routed changes.

@@ -83,6 +83,7 @@ mod tests {
             as_of_millis: None,
             batch,
             head: head.to_vec(),
+            mark: None,
             epoch: 1,
             filled: 0,
             seeded: false,

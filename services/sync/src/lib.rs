@@ -4,7 +4,7 @@
 //! shows that it is what it ought to be. The algorithm, why it is exact, and what each crash point leaves behind: `docs/replication.md`.
 //!
 //! Pure: [`cursor`], [`terms`], [`record`], [`route`], [`cover`], [`delta`], [`subject`], [`ledger`], [`quote`]. The hub: [`hub`],
-//! [`wal`], [`hub_ledger`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
+//! [`wal`], [`hub_ledger`], [`mark`]. The replica: [`replica`], `apply`. Both: [`partner`], [`gather`], [`compare`], [`rebuild`],
 //! [`worker`], [`verify`]. Kubernetes: [`desired`], [`serve`], [`signing`], [`witness`], [`backlog`], [`progress`]. The Jobs: [`seed`], [`dispose`].
 
 pub mod account;
@@ -27,6 +27,7 @@ pub mod gather;
 pub mod hub;
 pub mod hub_ledger;
 pub mod ledger;
+pub mod mark;
 pub mod partner;
 pub mod progress;
 pub mod quote;

@@ -20,6 +20,7 @@ use crate::{
     fault::{Fault, Faults, Step},
     hub_ledger::{self as hub, Batch, Claim, Landed},
     ledger::{self, Heading, Outcome},
+    mark,
     rebuild::{self, Rebuild},
     record::Hash,
     replica::{self, Advance, Share},
@@ -75,6 +76,14 @@ pub struct Held {
     goes_on: bool,
     /// What a signed checkpoint had seen of its chain, and the hub lacks: nothing crosses.
     pub lost: Option<Mark>,
+    /// The hub may not be the one whose snapshot the cursor names: all is compared, whatever the numbers say.
+    pub(crate) stranger: bool,
+    /// The connection to the hub on which ledger and mark were last found to be what we know; 0: on none.
+    pub(crate) recognised: u64,
+    /// Whether changes were passed since the cursor was written, or a mark.
+    passed: bool,
+    /// A point of this replica for which the hub has a mark.
+    marked: Option<(Point, mark::Mark)>,
     /// Files filled, of files in scope, after the last comparison.
     pub progress: Option<(usize, usize)>,
 }
@@ -120,8 +129,15 @@ pub async fn lease(
     let (tail, void) = hub::tail(hub, partner).await?;
     // A replica that is being made beside this one is what the last batches were written to, if it names the last.
     let is_beside = beside.is_some();
-    let going_on =
-        beside.map(|next| ledger::settle(&tail, void, &next, &store_identity)).filter(|settlement| !settlement.rebuild);
+    let mut going_on = None;
+    if let Some(next) = beside {
+        let known = match &next.mark {
+            Some(mark) => mark::known(hub, mark).await?,
+            None => true,
+        };
+        let settlement = ledger::settle(&tail, void, &next, &store_identity);
+        going_on = Some(settlement).filter(|settlement| known && !settlement.rebuild);
+    }
     let settlement = match going_on {
         Some(settlement) => settlement,
         None => faults.settled(ledger::settle(&tail, void, &cursor, &store_identity)),
@@ -145,8 +161,15 @@ pub async fn lease(
         rebuild: going_on.map(|_| Rebuild { hide: false }),
         goes_on: going_on.is_some(),
         lost: None,
+        stranger: false,
+        recognised: 0,
+        passed: false,
+        marked: None,
         progress: None,
     };
+    if let Some(mark) = &held.cursor.mark {
+        held.stranger = !faults.recognised(mark::known(hub, mark).await?);
+    }
     if settlement.rebuild {
         // It may be of an earlier day, with files that have left since: it is not shown.
         tracing::warn!(%partner, "replica and ledger disagree: the replica is made anew");
@@ -189,6 +212,10 @@ impl Held {
             rebuild: None,
             goes_on: false,
             lost: None,
+            stranger: false,
+            recognised: 0,
+            passed: false,
+            marked: None,
             progress: None,
         }
     }
@@ -201,8 +228,8 @@ impl Held {
     /// The replica beside has taken this one's place.
     pub(crate) fn swapped(&mut self, beside: Self) {
         self.exact_at = beside.exact_at;
-        self.rebuild = None;
-        self.goes_on = false;
+        self.passed = beside.passed;
+        (self.rebuild, self.goes_on, self.stranger, self.marked) = (None, false, false, None);
     }
 
     /// How many batches its ledger has.
@@ -277,18 +304,51 @@ impl Held {
         Ok(())
     }
 
+    /// Nothing crossed: the replica is exact at `point` too. `changes`: some were passed that do not concern it.
+    pub(crate) fn exact(&mut self, point: &Point, changes: bool) {
+        self.exact_at = Some(point.clone());
+        self.passed |= changes;
+    }
+
+    /// Whether a mark is wanted: changes were passed, and the position may not be written without.
+    pub(crate) fn wants_mark(&self) -> bool {
+        self.passed && self.exact_at.is_some()
+    }
+
+    /// The hub has this mark since our point's snapshot.
+    pub(crate) fn mark(&mut self, mark: mark::Mark) {
+        if self.passed {
+            self.marked = self.exact_at.clone().map(|point| (point, mark));
+            self.passed = false;
+        }
+    }
+
+    /// What the hub must have if it is the one that we know.
+    pub(crate) fn claim(&self) -> mark::Claim {
+        let Self { partner, chain, cursor, .. } = self;
+        mark::Claim { partner: partner.clone(), head: chain.1.clone(), mark: cursor.mark.clone() }
+    }
+
+    /// The hub is the one that we know, as far as the cursor goes. What we know of later was another connection's.
+    pub(crate) fn recognise(&mut self, connection: u64) {
+        self.recognised = connection;
+        (self.exact_at, self.marked, self.passed) = (None, None, false);
+    }
+
     /// Writes the as-of row.
     pub async fn touch(&mut self, store: &mut Client) -> Result<(), Error> {
         if let Some(point) = &self.exact_at {
-            self.share.touch(store, self.epoch, point).await?;
-            self.cursor.snapshot = Some(point.snapshot.clone());
+            self.share.touch(store, self.epoch, point, self.marked.as_ref()).await?;
             self.cursor.as_of_millis = Some(point.millis);
+            if let Some((point, mark)) = self.marked.take() {
+                self.cursor.snapshot = Some(point.snapshot);
+                self.cursor.mark = Some(mark.to_vec());
+            }
         }
         Ok(())
     }
 
-    /// Step 5: commits the batch to the ledger, if there is a difference. Without one, only the cursor moves, and only where it
-    /// must; else the point is remembered. `None`: nothing is left to be written.
+    /// Step 5: commits the batch to the ledger, if there is a difference. `None`: nothing crosses.
     pub async fn record(
         &mut self,
         ledger: &Ledger,
@@ -330,12 +390,24 @@ impl Held {
         Ok(Some(Recorded { batch, head }))
     }
 
-    /// Step 6, after step 5 and only after it. `filled`: how far the replica is exact afterwards.
+    /// Whether the cursor must be written also when nothing crosses.
+    pub(crate) fn must_move(&self, grant: &Grant, point: &Point, hub_identity: &str, filled: i64) -> bool {
+        self.cursor.filled != filled
+            || self.cursor.hub_identity.as_deref() != Some(hub_identity)
+            || self.cursor.snapshot.as_ref().is_some_and(|s| s.xmax > point.snapshot.xmax)
+            || self.cursor.fenced
+            || self.stranger
+            || !self.follows(grant)
+    }
+
+    /// Step 6, after step 5 and only after it. `filled`: how far the replica is exact afterwards. `mark`: if nothing crosses, the
+    /// cursor moves all the same, and names it; without one the point is only remembered.
     #[expect(clippy::too_many_arguments, reason = "the replica, and the facts that a batch consists of")]
     pub async fn land(
         &mut self,
         store: &mut Client,
         recorded: Option<&Recorded>,
+        mark: Option<mark::Mark>,
         grant: &Grant,
         point: &Point,
         hub_identity: &str,
@@ -349,24 +421,20 @@ impl Held {
         }
         let exact_at = (filled == ALL).then(|| point.clone());
         let epoch = self.epoch;
-        let advance = |batch, head| Advance { epoch, point, hub_identity, batch, head, filled };
+        let advance = |batch, head, mark| Advance { epoch, point, hub_identity, batch, head, mark, filled };
         let Some(Recorded { batch, head }) = recorded else {
-            let moves = self.cursor.filled != filled
-                || self.cursor.hub_identity.as_deref() != Some(hub_identity)
-                || self.cursor.snapshot.as_ref().is_some_and(|s| s.xmax > point.snapshot.xmax)
-                || self.cursor.fenced
-                || !self.follows(grant);
-            if moves {
+            if let Some(mark) = mark {
                 let (batch, head) = (self.cursor.batch, self.cursor.head.clone());
-                self.share.apply_nothing(store, &advance(batch, &head), grant).await?;
-                self.moved(grant, point, hub_identity, batch, head, filled)?;
+                self.share.apply_nothing(store, &advance(batch, &head, Some(mark)), grant).await?;
+                self.moved(grant, point, hub_identity, batch, head, Some(mark), filled)?;
             }
             self.exact_at = exact_at;
+            self.passed |= mark.is_none();
             return Ok(Written::default());
         };
         let written = faults.at(Step::Written, &self.partner);
-        self.share.apply(store, &advance(*batch, head), grant, delta, images, written).await?;
-        self.moved(grant, point, hub_identity, *batch, head.to_vec(), filled)?;
+        self.share.apply(store, &advance(*batch, head, None), grant, delta, images, written).await?;
+        self.moved(grant, point, hub_identity, *batch, head.to_vec(), None, filled)?;
         self.exact_at = exact_at;
         Ok(Written {
             batch: Some(*batch),
@@ -399,16 +467,19 @@ impl Held {
         delta: &Delta,
         images: &HashMap<Hash, Arc<Vec<u8>>>,
         kind: &'static str,
+        mark: Option<mark::Mark>,
         faults: &Faults,
     ) -> Result<Written, Error> {
         let recorded = self.record(ledger, grant, generation, delta, kind, faults).await?;
         let recorded = recorded.as_ref();
-        let written = self.land(store, recorded, grant, point, hub_identity, filled, delta, images, faults).await?;
+        let written =
+            self.land(store, recorded, mark, grant, point, hub_identity, filled, delta, images, faults).await?;
         self.note(ledger, &written, point, faults).await?;
         Ok(written)
     }
 
     /// The cursor as a transaction of ours has just left it.
+    #[expect(clippy::too_many_arguments, reason = "what a cursor consists of")]
     fn moved(
         &mut self,
         grant: &Grant,
@@ -416,9 +487,12 @@ impl Held {
         hub_identity: &str,
         batch: i64,
         head: Vec<u8>,
+        mark: Option<mark::Mark>,
         filled: i64,
     ) -> Result<(), Error> {
+        (self.stranger, self.passed, self.marked) = (false, false, None);
         let cursor = &mut self.cursor;
+        cursor.mark = mark.map(|mark| mark.to_vec());
         cursor.hub_identity = Some(hub_identity.to_owned());
         cursor.snapshot = Some(point.snapshot.clone());
         if filled == ALL {

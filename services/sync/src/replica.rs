@@ -18,6 +18,7 @@ use crate::{
     delta::{Looked, Seen},
     error::{Error, Of},
     hub::IDENTITY,
+    mark::Mark,
     quote::ident,
     record::{Hash, Names},
     subject::Core,
@@ -46,12 +47,14 @@ pub struct Advance<'a> {
     pub batch: i64,
     /// Ledger head with it.
     pub head: &'a [u8],
+    /// What the hub has since the point's snapshot was opened, if there is no batch of it.
+    pub mark: Option<Mark>,
     /// Exact up to here.
     pub filled: i64,
 }
 
 const CURSOR: &str = "hub_identity, snapshot::text AS snapshot, (extract(epoch FROM as_of) * 1000)::bigint AS millis, \
-    batch, head, epoch, filled, seeded, groups, agreement, population, fenced";
+    batch, head, mark, epoch, filled, seeded, groups, agreement, population, fenced";
 
 impl Share {
     /// Of `partner`.
@@ -279,15 +282,24 @@ impl Share {
         self.ours(fenced.map_err(|e| self.error(&e))?, epoch)
     }
 
-    /// The replica is exact at `point`, and nothing changed for it: the as-of row, the only write when nothing changes.
-    pub async fn touch(&self, store: &Client, epoch: i64, point: &Point) -> Result<(), Error> {
+    /// The replica is exact at `point`, and nothing changed for it: the as-of row, the only write when nothing changes. The
+    /// position itself moves as far as a mark of the hub goes.
+    pub async fn touch(
+        &self,
+        store: &Client,
+        epoch: i64,
+        point: &Point,
+        marked: Option<&(Point, Mark)>,
+    ) -> Result<(), Error> {
         let sql = format!(
-            "UPDATE {}.cursor SET snapshot = $1::text::pg_snapshot, as_of = $2::text::timestamptz WHERE epoch = $3",
+            "UPDATE {}.cursor SET as_of = $1::text::timestamptz, snapshot = coalesce($2::text::pg_snapshot, snapshot),
+                mark = coalesce($3, mark) WHERE epoch = $4",
             self.schema
         );
-        let snapshot = point.snapshot.to_string();
+        let snapshot = marked.map(|(point, _)| point.snapshot.to_string());
+        let mark = marked.map(|(_, mark)| mark.as_slice());
         let parameters: &[(&(dyn ToSql + Sync), Type)] =
-            &[(&snapshot, Type::TEXT), (&point.as_of, Type::TEXT), (&epoch, Type::INT8)];
+            &[(&point.as_of, Type::TEXT), (&snapshot, Type::TEXT), (&mark, Type::BYTEA), (&epoch, Type::INT8)];
         let touched = store.execute_typed(&sql, parameters).await.map_err(|e| self.error(&e))?;
         self.ours(touched, epoch)
     }
@@ -315,6 +327,7 @@ fn cursor(row: &Row) -> Result<Cursor, Error> {
         as_of_millis: row.try_get("millis").store()?,
         batch: row.try_get("batch").store()?,
         head: row.try_get("head").store()?,
+        mark: row.try_get("mark").store()?,
         epoch: row.try_get("epoch").store()?,
         filled: row.try_get("filled").store()?,
         seeded: row.try_get("seeded").store()?,

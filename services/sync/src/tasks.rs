@@ -247,7 +247,7 @@ pub(crate) async fn deliver(
     // The lane is free meanwhile: the ledger takes many partners' batches at once.
     let recorded = held.record(&context.ledger, grant, generation, &delta, "changes", faults).await?;
     let written = over(context, &partner, async |store| {
-        held.land(store, recorded.as_ref(), grant, point, identity, ALL, &delta, &images, faults).await
+        held.land(store, recorded.as_ref(), None, grant, point, identity, ALL, &delta, &images, faults).await
     })
     .await?;
     held.note(&context.ledger, &written, point, faults).await?;

@@ -220,6 +220,7 @@ async fn bring(
             &delta,
             &images,
             "changes",
+            None,
             faults,
         )
         .await?;
@@ -238,6 +239,7 @@ async fn bring(
                 &delta,
                 &images,
                 "repair",
+                None,
                 faults,
             )
             .await?;

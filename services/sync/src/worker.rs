@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Side},
     gather::{Asker, gather},
     hub::{self, Reading, View},
-    hub_ledger,
+    hub_ledger, mark,
     partner::{Held, Written},
     rebuild,
     route::{Candidate, Members, Slot, Want},
@@ -356,6 +356,8 @@ impl Worker {
                 state.trouble = lost.map(|error| (error.reason(), error.to_string()));
                 state.held = Some(held);
                 state.failures = 0;
+                // Whatever the numbers say.
+                state.compare |= state.held.as_ref().is_some_and(|held| held.stranger);
                 let slot = state.slot;
                 if let Some(files) = files {
                     self.members.load(slot, files);
@@ -421,7 +423,28 @@ impl Worker {
             }
         }
         self.renewed = Instant::now();
-        self.give_back(lane.client()?).await
+        self.give_back(lane.client()?).await?;
+        self.leave_mark().await
+    }
+
+    /// A mark on the hub for all whose position is to move without a batch.
+    async fn leave_mark(&mut self) -> Result<(), Error> {
+        let mut wanting: Vec<&mut Held> = self.partners.values_mut().filter_map(|state| state.held.as_mut()).collect();
+        wanting.retain(|held| held.wants_mark());
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        let context = self.context.clone();
+        let mut lane = context.reading.lane("cycle").await?;
+        let connection = context.reading.opened();
+        // What was seen over an earlier connection may have been another hub's.
+        wanting.retain(|held| held.recognised == connection);
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        let mark = mark::leave(lane.client()?).await.inspect_err(|_| lane.discard())?;
+        wanting.into_iter().for_each(|held| held.mark(mark));
+        Ok(())
     }
 
     /// Gives back what is more than our part of the partners.
@@ -522,7 +545,9 @@ impl Worker {
                 self.tasks.spawn(timed(name, 300, work));
                 return true;
             }
-            if state.compare || !held.follows(&grant) || held.cursor.filled != ALL || held.cursor.snapshot.is_none() {
+            // A fence that nothing is left behind of, as when a narrowed scope was widened again, goes the same way.
+            let whole = held.cursor.filled == ALL && held.cursor.snapshot.is_some() && !held.cursor.fenced;
+            if state.compare || !held.follows(&grant) || !whole {
                 let afresh = std::mem::take(&mut state.compare);
                 state.busy = true;
                 let work = async move { run_compare(&context, held, &grant, terms.generation, afresh).await };
@@ -569,7 +594,15 @@ impl Worker {
         let context = self.context.clone();
         let mut lane = context.reading.lane("cycle").await?;
         let bound = Duration::from_secs(60);
-        let work = self.cycle_over(lane.client()?, ready);
+        let connection = context.reading.opened();
+        let work = async {
+            let client = lane.client()?;
+            if self.recognise(client, connection, &ready).await? {
+                // Each from its own cursor, with the next round.
+                return Ok(true);
+            }
+            self.cycle_over(client, ready).await
+        };
         match tokio::time::timeout(bound, work).await {
             Ok(Ok(started)) => Ok(started),
             // As-of stands still meanwhile; the next round tries again.
@@ -585,6 +618,33 @@ impl Worker {
         }
     }
 
+    /// Over another connection the hub may be another: whether it has what these partners know of it. Returns whether it was asked.
+    async fn recognise(
+        &mut self,
+        hub: &tokio_postgres::Client,
+        connection: u64,
+        ready: &[(PartnerName, Slot, Grant, Snapshot, i64)],
+    ) -> Result<bool, Error> {
+        let held = ready.iter().filter_map(|(partner, ..)| self.partners.get(partner)?.held.as_ref());
+        let claims: Vec<mark::Claim> = held.filter(|h| h.recognised != connection).map(Held::claim).collect();
+        if claims.is_empty() {
+            return Ok(false);
+        }
+        let strangers: HashSet<PartnerName> = mark::strangers(hub, &claims).await?.into_iter().collect();
+        self.last = None;
+        for mark::Claim { partner, .. } in claims {
+            let Some(state) = self.partners.get_mut(&partner) else { continue };
+            if !self.context.faults.recognised(!strangers.contains(&partner)) {
+                tracing::warn!(%partner, "the hub was put back to an earlier state: looking again, and comparing all");
+                state.compare = true;
+                state.held = None;
+            } else if let Some(held) = &mut state.held {
+                held.recognise(connection);
+            }
+        }
+        Ok(true)
+    }
+
     async fn cycle_over(
         &mut self,
         client: &mut tokio_postgres::Client,
@@ -597,7 +657,7 @@ impl Worker {
             let (point, changed) = hub::probe(client, &context.wal, &last.snapshot).await?;
             if !changed {
                 for (partner, ..) in &ready {
-                    self.exact(partner, &point);
+                    self.exact(partner, &point, false);
                 }
                 self.last = Some(point);
                 return Ok(false);
@@ -648,7 +708,7 @@ impl Worker {
             }
             let Some(want) = gathered.wants.remove(&slot) else { continue };
             if want.is_empty() {
-                self.exact(&partner, &point);
+                self.exact(&partner, &point, gathered.changes > 0);
                 continue;
             }
             let Some(state) = self.partners.get_mut(&partner) else { continue };
@@ -667,9 +727,9 @@ impl Worker {
         Ok(started)
     }
 
-    fn exact(&mut self, partner: &PartnerName, point: &Point) {
+    fn exact(&mut self, partner: &PartnerName, point: &Point, changes: bool) {
         if let Some(held) = self.partners.get_mut(partner).and_then(|s| s.held.as_mut()) {
-            held.exact_at = Some(point.clone());
+            held.exact(point, changes);
         }
     }
 
@@ -747,6 +807,7 @@ impl Worker {
     /// Trims the change log on the hub.
     pub async fn trim(&self) -> Result<u64, Error> {
         let mut lane = self.context.leases.lane("trim").await?;
+        mark::trim(lane.client()?).await?;
         hub_ledger::trim(lane.client()?).await
     }
 }

@@ -305,6 +305,9 @@ pub enum Action {
     BackUpHub,
     /// The hub is restored from it.
     RestoreHub,
+    /// A backup of the hub; what happens then crosses to nobody, and is passed by; the hub is restored, and uses the lost
+    /// transaction numbers for something else. `lives`: the process that syncs lives on.
+    PutBack { partner: usize, after: Transaction, lives: bool },
     /// A backup of a replica is made.
     BackUpReplica { partner: usize },
     /// The replica is restored from it.
@@ -319,7 +322,11 @@ impl Action {
         let partner = rng.random_range(0..partners);
         let late = [Step::Ledgered, Step::Written, Step::Landed, Step::Decided];
         match rng.random_range(0..1000) {
-            0..520 => Self::Transact(Transaction::draw(rng)),
+            0..516 => Self::Transact(Transaction::draw(rng)),
+            516..520 => {
+                let after = Transaction { rollback: false, ..Transaction::draw(rng) };
+                Self::PutBack { partner, after, lives: rng.random_range(0..3) == 0 }
+            }
             520..780 => Self::Sync,
             780..840 => Self::Edit { partner, want: Want::draw(rng) },
             840..846 => Self::SwitchCapture,

@@ -34,7 +34,7 @@ use crate::support::{World, file_sql, now, population, terms};
 pub type Coverage = BTreeMap<&'static str, u64>;
 
 /// What a run must meet: none of these may be zero.
-pub const MUST_MEET: [&str; 40] = [
+pub const MUST_MEET: [&str; 41] = [
     "enter and leave in one transaction",
     "cascade",
     "key reuse",
@@ -73,6 +73,7 @@ pub const MUST_MEET: [&str; 40] = [
     "captured by triggers again",
     "slot of the log lost",
     "hub restored, and its ledger behind",
+    "hub restored, and its lost numbers used again",
     "replica restored, and behind the ledger",
     "lease taken by another",
 ];
@@ -244,6 +245,7 @@ impl Machine {
             Action::LoseSlot { before, moved } => return self.lose_slot(before, *moved).await,
             Action::BackUpHub => return self.back_up_hub().await,
             Action::RestoreHub => return self.restore_hub().await,
+            Action::PutBack { partner, after, lives } => return self.put_back(*partner, after, *lives).await,
             Action::BackUpReplica { partner } => self.copy_replica(*partner, false).await,
             Action::RestoreReplica { partner } => {
                 if self.partners[*partner].backup {
@@ -595,6 +597,68 @@ impl Machine {
             self.met("hub restored, and its ledger behind");
         }
         self.oracle.forget();
+        self.sync().await
+    }
+
+    /// Neither the hub's identity nor a number nor the ledger tells: what is passed by is passed by for good, unless a mark does.
+    async fn put_back(&mut self, index: usize, after: &Transaction, lives: bool) -> Result<(), Violation> {
+        // A log that is read from a slot is lost with it, which says enough.
+        if self.reads_log().await {
+            return Ok(());
+        }
+        self.back_up_hub().await?;
+        let partner = self.partners[index].terms.partner.clone();
+        // Touches every file, and changes none.
+        self.world.execute("UPDATE oms.offender SET given = given").await;
+        let lost = "SELECT max(xid)::text FROM (SELECT xid::text::bigint AS xid FROM liaison.change) c";
+        let Some(lost): Option<String> = self.world.hub.query_one(lost, &[]).await.unwrap().get(0) else {
+            return Ok(());
+        };
+        let mut terms = self.terms();
+        terms[index].freshness_seconds = 1;
+        self.watch.set_terms(&terms);
+        let mut worker =
+            Worker::new(self.context(self.small)).with_patience(Duration::from_millis(1)).with_renewal(Duration::ZERO);
+        worker.set_terms(terms.clone());
+        let position =
+            async |machine: &Self| oracle::replicas(&machine.world.store, &terms).await[index].cursor.snapshot.clone();
+        let before = position(self).await;
+        let open = terms[index].open(now()).is_some();
+        let mut moved = false;
+        for _ in 0..if open { 400 } else { 0 } {
+            if let Err(error) = worker.round(now()).await {
+                return violation("I8", format!("a round failed: {error}"));
+            }
+            worker.wait(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            moved = position(self).await != before;
+            if moved {
+                break;
+            }
+        }
+        while worker.busy() {
+            worker.wait(Duration::from_secs(1)).await;
+        }
+        self.leave_hub().await;
+        self.world.copy_hub("backup", "hub").await;
+        self.return_to_hub().await;
+        let first: String = self.world.hub.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
+        self.transact(after).await;
+        let again = format!("UPDATE liaison.change SET xid = '{lost}' WHERE xid > '{first}'::xid8");
+        self.world.execute(&again).await;
+        if moved {
+            self.met("hub restored, and its lost numbers used again");
+        }
+        self.oracle.forget();
+        if lives {
+            worker.set_terms(self.terms());
+            // It finds that its connections are gone, which is no violation.
+            let found = tokio::time::timeout(PATIENCE, worker.converge(now())).await;
+            if let Ok(Err((_, "CaptureLost" | "Stopped", _))) = &found {
+                return violation("I8", format!("{partner}: {found:?}"));
+            }
+            self.worker = Some(worker);
+        }
         self.sync().await
     }
 
