@@ -158,7 +158,7 @@ fn tls(root: &str, cert: Option<String>, key: Option<String>) -> Result<Arc<rust
 pub struct Lanes {
     target: Target,
     opened: AtomicU64,
-    lanes: Vec<Mutex<Option<Client>>>,
+    each: Vec<Mutex<Option<Client>>>,
 }
 
 /// One connection, held alone until dropped.
@@ -168,7 +168,7 @@ pub struct Lane<'a>(MutexGuard<'a, Option<Client>>);
 impl Lanes {
     /// `count` lanes, none of them open yet.
     pub fn new(target: Target, count: usize) -> Self {
-        Self { target, opened: AtomicU64::new(0), lanes: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
+        Self { target, opened: AtomicU64::new(0), each: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
     }
 
     /// How they connect.
@@ -185,8 +185,8 @@ impl Lanes {
     pub async fn lane(&self, key: &str) -> Result<Lane<'_>, Error> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % self.lanes.len() as u64).unwrap_or(0);
-        let mut guard = self.lanes[index].lock().await;
+        let index = usize::try_from(hasher.finish() % self.each.len() as u64).unwrap_or(0);
+        let mut guard = self.each[index].lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
             *guard = Some(self.target.connect().await?);
             self.opened.fetch_add(1, Ordering::Relaxed);

@@ -50,6 +50,15 @@ pub struct Recorded {
     head: [u8; 32],
 }
 
+/// Of a position that is to move without a batch.
+#[derive(Debug, Default)]
+struct Passage {
+    /// Whether changes were passed since the cursor was written, or a mark.
+    passed: bool,
+    /// A point of this replica for which the hub has a mark.
+    marked: Option<(Point, mark::Mark)>,
+}
+
 /// A replica whose lease we hold.
 #[derive(Debug)]
 pub struct Held {
@@ -80,10 +89,8 @@ pub struct Held {
     pub(crate) stranger: bool,
     /// The connection to the hub on which ledger and mark were last found to be what we know; 0: on none.
     pub(crate) recognised: u64,
-    /// Whether changes were passed since the cursor was written, or a mark.
-    passed: bool,
-    /// A point of this replica for which the hub has a mark.
-    marked: Option<(Point, mark::Mark)>,
+    /// How far the position is to move without a batch.
+    passage: Passage,
     /// Files filled, of files in scope, after the last comparison.
     pub progress: Option<(usize, usize)>,
 }
@@ -163,8 +170,7 @@ pub async fn lease(
         lost: None,
         stranger: false,
         recognised: 0,
-        passed: false,
-        marked: None,
+        passage: Passage::default(),
         progress: None,
     };
     if let Some(mark) = &held.cursor.mark {
@@ -214,8 +220,7 @@ impl Held {
             lost: None,
             stranger: false,
             recognised: 0,
-            passed: false,
-            marked: None,
+            passage: Passage::default(),
             progress: None,
         }
     }
@@ -228,8 +233,8 @@ impl Held {
     /// The replica beside has taken this one's place.
     pub(crate) fn swapped(&mut self, beside: Self) {
         self.exact_at = beside.exact_at;
-        self.passed = beside.passed;
-        (self.rebuild, self.goes_on, self.stranger, self.marked) = (None, false, false, None);
+        self.passage = Passage { passed: beside.passage.passed, marked: None };
+        (self.rebuild, self.goes_on, self.stranger) = (None, false, false);
     }
 
     /// How many batches its ledger has.
@@ -307,19 +312,19 @@ impl Held {
     /// Nothing crossed: the replica is exact at `point` too. `changes`: some were passed that do not concern it.
     pub(crate) fn exact(&mut self, point: &Point, changes: bool) {
         self.exact_at = Some(point.clone());
-        self.passed |= changes;
+        self.passage.passed |= changes;
     }
 
     /// Whether a mark is wanted: changes were passed, and the position may not be written without.
     pub(crate) fn wants_mark(&self) -> bool {
-        self.passed && self.exact_at.is_some()
+        self.passage.passed && self.exact_at.is_some()
     }
 
     /// The hub has this mark since our point's snapshot.
     pub(crate) fn mark(&mut self, mark: mark::Mark) {
-        if self.passed {
-            self.marked = self.exact_at.clone().map(|point| (point, mark));
-            self.passed = false;
+        if self.passage.passed {
+            self.passage.marked = self.exact_at.clone().map(|point| (point, mark));
+            self.passage.passed = false;
         }
     }
 
@@ -332,15 +337,15 @@ impl Held {
     /// The hub is the one that we know, as far as the cursor goes. What we know of later was another connection's.
     pub(crate) fn recognise(&mut self, connection: u64) {
         self.recognised = connection;
-        (self.exact_at, self.marked, self.passed) = (None, None, false);
+        (self.exact_at, self.passage) = (None, Passage::default());
     }
 
     /// Writes the as-of row.
     pub async fn touch(&mut self, store: &mut Client) -> Result<(), Error> {
         if let Some(point) = &self.exact_at {
-            self.share.touch(store, self.epoch, point, self.marked.as_ref()).await?;
+            self.share.touch(store, self.epoch, point, self.passage.marked.as_ref()).await?;
             self.cursor.as_of_millis = Some(point.millis);
-            if let Some((point, mark)) = self.marked.take() {
+            if let Some((point, mark)) = self.passage.marked.take() {
                 self.cursor.snapshot = Some(point.snapshot);
                 self.cursor.mark = Some(mark.to_vec());
             }
@@ -429,7 +434,7 @@ impl Held {
                 self.moved(grant, point, hub_identity, batch, head, Some(mark), filled)?;
             }
             self.exact_at = exact_at;
-            self.passed |= mark.is_none();
+            self.passage.passed |= mark.is_none();
             return Ok(Written::default());
         };
         let written = faults.at(Step::Written, &self.partner);
@@ -490,7 +495,7 @@ impl Held {
         mark: Option<mark::Mark>,
         filled: i64,
     ) -> Result<(), Error> {
-        (self.stranger, self.passed, self.marked) = (false, false, None);
+        (self.stranger, self.passage) = (false, Passage::default());
         let cursor = &mut self.cursor;
         cursor.mark = mark.map(|mark| mark.to_vec());
         cursor.hub_identity = Some(hub_identity.to_owned());

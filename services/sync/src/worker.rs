@@ -443,7 +443,9 @@ impl Worker {
             return Ok(());
         }
         let mark = mark::leave(lane.client()?).await.inspect_err(|_| lane.discard())?;
-        wanting.into_iter().for_each(|held| held.mark(mark));
+        for held in wanting {
+            held.mark(mark);
+        }
         Ok(())
     }
 

@@ -104,8 +104,11 @@ fn t60_a_verification_on_demand_is_attested_and_what_was_spoiled_is_mended_and_s
             event["reason"] == "RootMismatch" && of == Some(PARTNER)
         })
     });
-    let scraped = kubectl(&["get", "--raw", &format!("/api/v1/namespaces/liaison-system/pods/{}:8080/proxy/metrics", pod())]);
-    let counted = scraped.lines().find(|line| line.starts_with(&format!("liaison_sync_root_mismatches_total{{partner=\"{PARTNER}\"}}")));
+    let scraped =
+        kubectl(&["get", "--raw", &format!("/api/v1/namespaces/liaison-system/pods/{}:8080/proxy/metrics", pod())]);
+    let counted = scraped
+        .lines()
+        .find(|line| line.starts_with(&format!("liaison_sync_root_mismatches_total{{partner=\"{PARTNER}\"}}")));
     assert!(counted.is_some_and(|line| !line.ends_with(" 0")), "{counted:?}");
     // A clean one turns the condition back.
     assert_eq!(ask("verify")["mismatches"].as_i64().unwrap_or_default(), 0);
@@ -115,7 +118,14 @@ fn t60_a_verification_on_demand_is_attested_and_what_was_spoiled_is_mended_and_s
 /// The process that syncs.
 fn pod() -> String {
     kubectl(&[
-        "-n", "liaison-system", "get", "pods", "-l", "app.kubernetes.io/name=sync", "--field-selector=status.phase=Running", "-o",
+        "-n",
+        "liaison-system",
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=sync",
+        "--field-selector=status.phase=Running",
+        "-o",
         "jsonpath={.items[?(@.metadata.ownerReferences[0].kind=='ReplicaSet')].metadata.name}",
     ])
 }
@@ -155,7 +165,14 @@ fn t62_what_is_gone_leaves_a_certificate_that_verifies_offline() {
     let before = signed("disposal", LEAVER);
     let held = number(&store("SELECT count(*) FROM share_victoria_police.subject"));
     kubectl(&[
-        "-n", "liaison-partners", "patch", "pconn", LEAVER, "--type=merge", "-p", r#"{"spec":{"deletionPolicy":"Delete"}}"#,
+        "-n",
+        "liaison-partners",
+        "patch",
+        "pconn",
+        LEAVER,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"deletionPolicy":"Delete"}}"#,
     ]);
     kubectl(&["-n", "liaison-partners", "delete", "pconn", LEAVER, "--timeout=120s"]);
     assert_eq!(store("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%victoria_police'"), ["0"]);
@@ -206,7 +223,18 @@ fn target() -> std::path::PathBuf {
     let own = std::env::current_exe().unwrap();
     let debug = own.parent().and_then(std::path::Path::parent).unwrap().to_owned();
     if !debug.join("liaison-sync").exists() {
-        output("cargo", &["build", "--locked", "--workspace", "--bins", "--manifest-path", root().join("Cargo.toml").to_str().unwrap()], None);
+        output(
+            "cargo",
+            &[
+                "build",
+                "--locked",
+                "--workspace",
+                "--bins",
+                "--manifest-path",
+                root().join("Cargo.toml").to_str().unwrap(),
+            ],
+            None,
+        );
     }
     debug
 }
