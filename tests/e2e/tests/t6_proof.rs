@@ -187,10 +187,12 @@ fn t62_what_is_gone_leaves_a_certificate_that_verifies_offline() {
     let directory = std::env::temp_dir().join(format!("liaison-t6-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     let (file, root_file) = (directory.join("victoria-police.jsonl"), directory.join("ca.pem"));
-    let there = format!("/tmp/t6-{}.jsonl", std::process::id());
+    // The root file system of the pod is read-only.
+    let there = format!("/dev/shm/t6-{}.jsonl", std::process::id());
     sync(&["ledger", "export", "--partner", LEAVER, "--to", &there]);
     let line = kubectl(&["-n", "liaison-system", "exec", "deploy/liaison-sync", "--", "cat", &there]);
     fs::write(&file, line).unwrap();
+    kubectl(&["-n", "liaison-system", "exec", "deploy/liaison-sync", "--", "rm", &there]);
     let connection = get("liaison-partners", "partnerconnection", PARTNER).unwrap();
     fs::write(&root_file, connection["status"]["connection"]["caBundle"].as_str().unwrap()).unwrap();
     let program = target().join("liaison-sync");
