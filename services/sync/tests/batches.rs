@@ -552,10 +552,7 @@ async fn workers_share_the_partners_and_take_over_from_one_that_is_gone() {
     expect(&mut first, &mut second, 3, 2).await;
     second.take().unwrap().shut_down().await;
     expect(&mut first, &mut second, 5, 0).await;
-    for _ in 0..200 {
-        first.round(now()).await.unwrap();
-        first.wait(std::time::Duration::from_millis(5)).await;
-    }
+    first.converge(now()).await.unwrap();
     for terms in &all {
         world.check_i1(terms).await;
         world.check_i2(&terms.partner).await;
