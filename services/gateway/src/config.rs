@@ -36,6 +36,15 @@ pub struct Config {
     /// Most HTTPS connections a partner.
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 128)]
     pub max_connections: usize,
+    /// Most bytes a second a partner, in all its connections and both ways together; 0: any number.
+    #[arg(long, env = "MAX_BYTES_PER_SECOND", default_value_t = 1 << 24)]
+    pub max_bytes_per_second: u32,
+    /// Seconds in which a client must have sent its TLS handshake, and a request's header.
+    #[arg(long, env = "HEADER_SECONDS", default_value_t = 10)]
+    pub header_seconds: u64,
+    /// Seconds after which a client that takes nothing of what is sent to it is given up.
+    #[arg(long, env = "STALL_SECONDS", default_value_t = 60)]
+    pub stall_seconds: u64,
     /// Largest request body, in bytes.
     #[arg(long, env = "MAX_BODY", default_value_t = 1 << 20)]
     pub max_body: usize,

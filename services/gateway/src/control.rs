@@ -544,11 +544,12 @@ impl<T: Tunnel> Control<T> {
             }
         }
         let connections = &self.gate.connections;
-        let (metrics, candidates) = (&self.gate.metrics, &self.candidates);
+        let (metrics, paces, candidates) = (&self.gate.metrics, &self.gate.paces, &self.candidates);
         self.gone.retain(|name| {
             let busy = connections.count(name) > 0 && !candidates.contains_key(name);
             if !busy {
                 metrics.forget(name.as_str());
+                paces.forget(name);
             }
             busy
         });

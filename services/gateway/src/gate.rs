@@ -11,6 +11,7 @@ use crate::{
     authorise::{Refusal, View},
     connections::Connections,
     metrics::Metrics,
+    pace::Paces,
     proxy::Limits,
     quiet::Quiet,
     state::Table,
@@ -29,6 +30,8 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     /// Limits.
     pub limits: Limits,
+    /// What each partner has carried of late.
+    pub paces: Paces,
     /// What the log has said of late.
     pub quiet: Quiet,
 }
@@ -42,6 +45,7 @@ impl Gate {
             connections: Arc::new(Connections::new(Arc::clone(&metrics))),
             upstream,
             metrics,
+            paces: Paces::new(limits.rate),
             limits,
             quiet: Quiet::default(),
         }

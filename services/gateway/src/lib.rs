@@ -18,15 +18,18 @@ pub mod headers;
 pub mod health;
 pub mod kubernetes;
 pub mod metrics;
+pub mod pace;
 pub mod privileges;
 pub mod proxy;
 pub mod quiet;
 pub mod rotation;
 pub mod serve;
 pub mod state;
+pub mod stream;
 pub mod tls;
 pub mod traffic;
 pub mod tunnel;
+pub mod udp;
 pub mod upstream;
 
 use std::{
@@ -125,7 +128,14 @@ pub async fn serve(
         namespace: config.partners_namespace.clone(),
         domain: config.domain.clone(),
     };
-    let limits = Limits { body: config.max_body, connections: config.max_connections, ..Limits::default() };
+    let limits = Limits {
+        body: config.max_body,
+        connections: config.max_connections,
+        rate: config.max_bytes_per_second,
+        header: Duration::from_secs(config.header_seconds),
+        stall: Duration::from_secs(config.stall_seconds),
+        ..Limits::default()
+    };
     let gate = Arc::new(Gate::new(Upstream::new(target), Arc::clone(&metrics), limits));
 
     // Whatever way this ends, its tasks end with it.

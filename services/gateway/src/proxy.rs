@@ -202,7 +202,7 @@ fn is_too_large(error: &UpstreamError) -> bool {
     false
 }
 
-/// How long a request's header and InfoPol's answer may take, and how large a body may be.
+/// How long things may take, how many of them there may be, and how large and fast they may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Largest request body, in bytes.
@@ -211,8 +211,12 @@ pub struct Limits {
     pub header: Duration,
     /// Longest time until InfoPol's answer begins.
     pub response: Duration,
+    /// Longest time in which a client takes nothing of what is sent to it.
+    pub stall: Duration,
     /// Most connections a partner.
     pub connections: usize,
+    /// Most bytes a second a partner, both ways together; 0: any number.
+    pub rate: u32,
     /// Most requests at once on one HTTP/2 connection.
     pub streams: u32,
 }
@@ -223,7 +227,9 @@ impl Default for Limits {
             body: 1 << 20,
             header: Duration::from_secs(10),
             response: Duration::from_secs(30),
+            stall: Duration::from_mins(1),
             connections: 128,
+            rate: 1 << 24,
             streams: 64,
         }
     }

@@ -1,19 +1,17 @@
 //! The listener: TCP, TLS, HTTP, and the facts at each step.
 
 use std::{
+    error::Error as StdError,
     future::Future,
     io,
     net::IpAddr,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use hyper::{body::Incoming, rt::Executor, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -26,6 +24,7 @@ use crate::{
     gate::Gate,
     proxy,
     state::{Fingerprint, Partner},
+    stream::CutStream,
     tls,
 };
 
@@ -81,7 +80,7 @@ async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: Ca
         let view = gate.view();
         authorise(&Facts { local, remote, stage: Stage::Opened }, &view, Now::read()).cloned()
     };
-    let stream = CutStream { stream, cut: cut.clone(), refused: true };
+    let stream = CutStream::new(stream, cut.clone());
     let partner = match opened {
         Ok(partner) => partner,
         Err(refusal) => return gate.refuse("", refusal),
@@ -92,6 +91,8 @@ async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: Ca
         Ok(registered) => registered,
         Err(refusal) => return gate.refuse(name, refusal),
     };
+    // From here on the client is told by a TLS alert what was wrong.
+    let stream = stream.of_partner(gate.paces.of(&partner.name, Instant::now()), gate.limits.stall);
     let serving = Box::pin(async {
         match handshake(&gate, &registered, local, remote, stream, cut.clone(), stop).await {
             Ok((stream, accepted)) => serve(Arc::clone(&gate), stream, Arc::new(accepted)).await,
@@ -112,8 +113,6 @@ async fn handshake(
     stop: CancellationToken,
 ) -> Result<(TlsStream<CutStream>, Accepted), Refusal> {
     let config = gate.server_tls().ok_or(Refusal::Stale)?;
-    // From here on the client is told by a TLS alert what was wrong.
-    let stream = CutStream::judged(stream);
     let stream = timeout(gate.limits.header, TlsAcceptor::from(config).accept(stream))
         .await
         .map_err(|_| Refusal::Timeout)?
@@ -146,15 +145,16 @@ async fn serve(gate: Arc<Gate>, stream: TlsStream<CutStream>, accepted: Arc<Acce
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let limits = gate.limits;
     let service = {
-        let accepted = Arc::clone(&accepted);
+        let (gate, accepted) = (Arc::clone(&gate), Arc::clone(&accepted));
         service_fn(move |request: hyper::Request<Incoming>| {
             let (gate, accepted) = (Arc::clone(&gate), Arc::clone(&accepted));
             async move { Ok::<_, std::convert::Infallible>(proxy::answer(gate, accepted, request).await) }
         })
     };
     let io = TokioIo::new(stream);
-    // How a connection ends is the client's business; what was refused has been counted.
-    if http2 {
+    let name = accepted.partner.name.clone();
+    // How a connection ends is the client's business, but for one that was too slow; what was refused has been counted.
+    let result = if http2 {
         let connection = conn::http2::Builder::new(CutExecutor(accepted.cut.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
@@ -167,9 +167,11 @@ async fn serve(gate: Arc<Gate>, stream: TlsStream<CutStream>, accepted: Arc<Acce
             result = connection.as_mut() => Some(result),
             () = accepted.last.cancelled() => None,
         };
-        if ended.is_none() {
+        if let Some(result) = ended {
+            result
+        } else {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            connection.await
         }
     } else {
         let connection = conn::http1::Builder::new()
@@ -182,11 +184,29 @@ async fn serve(gate: Arc<Gate>, stream: TlsStream<CutStream>, accepted: Arc<Acce
             result = connection.as_mut() => Some(result),
             () = accepted.last.cancelled() => None,
         };
-        if ended.is_none() {
+        if let Some(result) = ended {
+            result
+        } else {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            connection.await
         }
+    };
+    if result.is_err_and(|error| is_timeout(&error)) {
+        gate.refuse(name.as_str(), Refusal::Timeout);
     }
+}
+
+/// Whether a client sent no header in time, or took nothing of what was sent to it.
+fn is_timeout(error: &hyper::Error) -> bool {
+    let mut source: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(inner) = source {
+        let stalled = inner.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::TimedOut);
+        if stalled || inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// Runs the tasks of an HTTP/2 connection until it is cut or ends.
@@ -203,47 +223,5 @@ where
         tokio::spawn(async move {
             cut.run_until_cancelled(task).await;
         });
-    }
-}
-
-/// A TCP stream that is reset, with what is still in its buffers, when it is dropped because it was cut or refused.
-struct CutStream {
-    stream: TcpStream,
-    cut: CancellationToken,
-    refused: bool,
-}
-
-impl CutStream {
-    fn judged(mut self) -> Self {
-        self.refused = false;
-        self
-    }
-}
-
-impl Drop for CutStream {
-    fn drop(&mut self) {
-        if self.refused || self.cut.is_cancelled() {
-            let _ = self.stream.set_zero_linger();
-        }
-    }
-}
-
-impl AsyncRead for CutStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for CutStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -9,12 +9,11 @@ use futures::future::BoxFuture;
 use gotatun::{
     device::{Device, DeviceBuilder, Peer},
     tun::tun_async_device::TunDevice,
-    udp::socket::UdpSocketFactory,
     x25519::{PublicKey, StaticSecret},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{control::PresharedKey, filter::FilteredTun, metrics::Metrics, state::WireGuardKey};
+use crate::{control::PresharedKey, filter::FilteredTun, metrics::Metrics, state::WireGuardKey, udp};
 
 /// What failed in the WireGuard device.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +66,7 @@ pub trait Tunnel: Send + Sync + 'static {
 
 /// gotatun over a TUN device.
 pub struct Userspace {
-    device: Device<(UdpSocketFactory, FilteredTun, FilteredTun)>,
+    device: Device<(udp::Factory, FilteredTun, FilteredTun)>,
 }
 
 impl Userspace {
@@ -81,7 +80,7 @@ impl Userspace {
     ) -> Result<Self, TunnelError> {
         let tun = TunDevice::from_tun_device(tun::AsyncDevice::new(tun)?).map_err(gotatun::device::Error::from)?;
         let device = DeviceBuilder::new()
-            .with_default_udp()
+            .with_udp(udp::Factory::default())
             .with_ip(FilteredTun::new(tun, metrics, failed))
             .with_private_key(StaticSecret::from(private_key))
             .with_listen_port(port)

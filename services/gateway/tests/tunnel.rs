@@ -6,12 +6,10 @@
 mod support;
 
 use std::{
-    process::Output,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use liaison_gateway::tls::KeyMaterial;
 use serde_json::{Value, json};
 use support::{
     DOMAIN,
@@ -19,6 +17,7 @@ use support::{
     eventually,
     gateway::Gateway,
     partner::{Partner, answer, size},
+    world::{World, infopol, refused, world},
 };
 
 /// Not a test: the gateway's process, started by the others in its network namespace.
@@ -26,41 +25,6 @@ use support::{
 #[ignore = "started by the other tests"]
 fn gateway_process() {
     support::gateway::child();
-}
-
-fn infopol(ca: &Ca, name: &str, identity: &str) -> (String, KeyMaterial) {
-    let host = format!("infopol-{name}.liaison-partners.svc");
-    let leaf = ca.server(&[&host], &format!("spiffe://{DOMAIN}/infopol/{identity}"));
-    (host, ca.material(&leaf))
-}
-
-struct World {
-    ca: Ca,
-    a: Partner,
-    b: Partner,
-    gateway: Gateway,
-}
-
-/// A gateway and two partners, open and connected.
-fn world(arguments: &[&str]) -> World {
-    let ca = Ca::new();
-    let mut gateway = Gateway::start(&ca, vec![infopol(&ca, "a", "a"), infopol(&ca, "b", "b")], arguments);
-    let mut a = Partner::new(&ca, "a", 1, Some(&gateway.namespace));
-    let mut b = Partner::new(&ca, "b", 2, Some(&gateway.namespace));
-    gateway.list(&[&a.granted(&gateway.public_key), &b.granted(&gateway.public_key)]);
-    a.connect_default(&gateway.public_key);
-    b.connect_default(&gateway.public_key);
-    for partner in [&a, &b] {
-        eventually("a first request", Duration::from_secs(10), || partner.curl("/echo", &[]).status.success());
-    }
-    World { ca, a, b, gateway }
-}
-
-#[track_caller]
-fn refused(output: &Output, reason: &str) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success(), "{reason}: {out}");
-    assert!(!out.contains("infopol"), "{reason}: {out} {err}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod ca;
 pub mod gateway;
 pub mod infopol;
 pub mod partner;
+pub mod world;
 
 use std::{
     process::{Child, Command, Output, Stdio},

@@ -263,8 +263,13 @@ impl Partner {
     /// The same with some arguments more, after a line of input.
     pub fn openssl_with(&self, line: &str, arguments: &str) -> String {
         // The end of its input ends it, so that comes a second later.
+        self.openssl_fed(&format!("sleep 0.5; echo '{line}'; sleep 0.5"), arguments)
+    }
+
+    /// The same, fed by a shell script.
+    pub fn openssl_fed(&self, feed: &str, arguments: &str) -> String {
         let script = format!(
-            "(sleep 0.5; echo '{line}'; sleep 0.5) | openssl s_client -connect {}:443 -servername {name} -verify_hostname {name} \
+            "({feed}) | openssl s_client -connect {}:443 -servername {name} -verify_hostname {name} \
              -CAfile root.pem -cert chain.pem -cert_chain chain.pem -key key.pem {arguments} 2>&1",
             self.addresses().0,
             name = self.server_name(),
