@@ -3,6 +3,7 @@
 //! Types only, and what can be said of them without a cluster. `crds/yaml` is generated from here and checked for drift.
 
 pub mod acceptance;
+pub mod enrolment;
 pub mod partner_connection;
 pub mod revocation;
 mod rules;

@@ -245,9 +245,25 @@ pub enum PresharedKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateRequests {
-    /// One or two PKCS#10 requests in PEM; only the public key is used.
-    #[schemars(length(min = 1, max = 2), inner(length(min = 1, max = 8192)))]
+    /// At most two PKCS#10 requests in PEM; only the public key is used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(min = 1, max = 8192)))]
     pub signing_requests: Vec<String>,
+    /// Lets the partner ask for certificates itself, inside its tunnel, by EST (RFC 7030); absent means it may not, and no
+    /// certificate that it got so is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<Enrolment>,
+}
+
+/// Enrolment by the partner itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Enrolment {
+    /// Number of the one-time token that brings the first certificate: another number makes a new token, and voids the one
+    /// before. Absent means no token: the partner can only renew a certificate that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub token_number: Option<i32>,
 }
 
 /// Where the replica stands.
@@ -311,8 +327,11 @@ pub struct PartnerConnectionStatus {
     pub wire_guard_keys_seen: Vec<SeenKey>,
     /// Certificates that are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 6))]
     pub certificates: Vec<IssuedCertificate>,
+    /// The enrolment token; the token itself is in no status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<EnrolmentToken>,
     /// What the last verification of the replica found. Changes only when one ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<VerifiedReplica>,
@@ -448,7 +467,29 @@ pub struct AddressPair {
     pub ipv6: String,
 }
 
-/// A certificate issued on one of the signing requests.
+/// A one-time token, by what can be told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrolmentToken {
+    /// Its number in the manifest.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub token_number: i32,
+    /// Lower-case hex SHA-256 of the SHA-256 of the token.
+    #[schemars(length(max = 64))]
+    pub token_digest: String,
+    /// When it was made.
+    #[schemars(schema_with = "time_schema")]
+    pub issued: Time,
+    /// Until when it can be used.
+    #[schemars(schema_with = "time_schema")]
+    pub not_after: Time,
+    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo for which it was used. It brings no other key a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub used_by: Option<String>,
+}
+
+/// A certificate issued on one of the signing requests, or on a request that the partner sent itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuedCertificate {
@@ -462,6 +503,10 @@ pub struct IssuedCertificate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time_schema")]
     pub key_first_seen: Option<Time>,
+    /// The CertificateSigningRequest by which the partner itself asked for it; absent for one on a request of the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub enrolled_by: Option<String>,
     /// Leaf and issuing certificate in PEM.
     #[schemars(length(max = 16384))]
     pub chain: String,

@@ -69,6 +69,9 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
         "must not hold a key twice",
     ),
     ("/spec/credentials/wireGuard/presharedKey", r#""Perhaps""#, "Unsupported value"),
+    ("/spec/credentials/certificate", r#"{"signingRequests":[]}"#, "must hold `signingRequests`, or `enrolment`"),
+    ("/spec/credentials/certificate/enrolment", r#"{"tokenNumber":0}"#, "greater than or equal to 1"),
+    ("/spec/credentials/certificate/enrolment", r#"{"token":"x"}"#, "field not declared in schema"),
     ("/spec/credentials/certificate/signingRequests", r#"["hello"]"#, "must be one PKCS#10 request"),
     (
         "/spec/credentials/certificate/signingRequests",

@@ -16,7 +16,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, Preconditions},
 };
-use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION};
+use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION, enrolment};
 use serde_json::json;
 
 use crate::apply;
@@ -55,6 +55,29 @@ pub async fn claim(leases: &Api<Lease>, name: &str, partner: &str, now: Timestam
     };
     let holder = holder(&lease).to_owned();
     Ok(if holder == partner { Claim::Mine(Box::new(lease)) } else { Claim::Of(holder) })
+}
+
+/// The annotation of a token's claim that says for which key it was used.
+const USED_BY: &str = "federation.csc-scc.gc.ca/used-by";
+
+/// Claims an enrolment token for one key, by the hex SHA-256 of its SubjectPublicKeyInfo. None: another has it.
+pub async fn claim_token(
+    leases: &Api<Lease>,
+    digest: &str,
+    partner: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<Lease>, kube::Error> {
+    let mut wanted = lease(&enrolment::token_lease(digest), partner, now);
+    wanted.annotations_mut().insert(USED_BY.to_owned(), key.to_owned());
+    let (live, _) = apply::create_once(leases, &wanted).await?;
+    let mine = holder(&live) == partner && live.annotations().get(USED_BY).is_some_and(|used| used == key);
+    Ok(mine.then_some(live))
+}
+
+/// Whether a Lease of this name claims a token.
+pub fn is_token(name: &str) -> bool {
+    name.starts_with("token-")
 }
 
 /// Whether a Lease of this name claims a key.

@@ -71,7 +71,7 @@ impl Default for Metrics {
         );
         registry.register(
             "liaison_partner_certificate_expiration_timestamp_seconds",
-            "When the partner's certificate that ends first ends, Unix time",
+            "When the last of the partner's certificates ends, Unix time",
             Family::clone(&certificate_expiration),
         );
         registry.register("liaison_operator_tunnel_slots", "Tunnel slots of the pool", Family::clone(&slots));

@@ -14,7 +14,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment, batch::v1::Job, certificates::v1::CertificateSigningRequest, coordination::v1::Lease,
+    core::v1::Pod,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -183,6 +186,8 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         labelled::<Job>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
         // A Job speaks through its pod's termination message.
         labelled::<Pod>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
+        // A partner asks for a certificate itself.
+        labelled::<CertificateSigningRequest>(Api::all(client.clone()), ns),
     ]);
     let agreement_queue = stream::select_all([
         own(Api::namespaced(client.clone(), ns), agreements_writer),

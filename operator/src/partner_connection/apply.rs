@@ -21,7 +21,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
-use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, revocation::Floor};
+use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment, revocation::Floor};
 use liaison_records::names::PartnerName;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -84,6 +84,12 @@ impl Visit<'_> {
         let slot = place.slot;
         let before = connection.status.clone();
         let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), place)?;
+        outcome.enrolment = if outcome.connection.is_some() {
+            self.token(&checked, before.as_ref().and_then(|status| status.enrolment.as_ref()), floor).await?
+        } else {
+            None
+        };
+        let decided = self.enrol(&leases, &mut world, &checked, floor, &mut outcome).await?;
         for key in &checked.keys {
             if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
                 preshared::ensure(ctx, &key.lease, rand::random()).await?;
@@ -91,7 +97,10 @@ impl Visit<'_> {
         }
         // What is granted is written before anything reads it; what is taken away, before anything else.
         let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
-        let connection = status::write_grants(&api, &connection, &outcome, self.now).await?;
+        // Of two that issue on one request, one writes; the other looks again, and finds the certificate.
+        let issued = decided.iter().any(|(_, _, now)| *now);
+        let connection = status::write_grants(&api, &connection, &outcome, self.now, issued).await?;
+        self.answer(&connection, &decided).await?;
 
         let served = self.deployment_of(&world, &checked).await?;
         let filled = before
@@ -112,7 +121,7 @@ impl Visit<'_> {
             outcome.access = status::access_state(served.as_ref(), 0, why.0, &why.1);
             // Closed on purpose is as asked; closed for any other reason is not.
             outcome.access.holds &= outcome.closed.is_some();
-            self.release_unused(&leases, &world, &checked, slot).await?;
+            self.release_unused(&leases, &world, &checked, &outcome, slot).await?;
             return Ok((connection, outcome));
         }
 
@@ -129,7 +138,7 @@ impl Visit<'_> {
         } else {
             State::no("WaitingForReplica", "the partner's InfoPol starts when its replica has been filled")
         };
-        self.release_unused(&leases, &world, &checked, slot).await?;
+        self.release_unused(&leases, &world, &checked, &outcome, slot).await?;
         Ok((connection, outcome))
     }
 
@@ -211,6 +220,9 @@ impl Visit<'_> {
                 "KeyRevoked",
                 format!("{named} must be replaced by a new key: what was revoked is never accepted again"),
             )
+        } else if certificates.is_empty() && !keys.is_empty() && checked.enrolment.is_some() {
+            // It is the partner's turn, and whoever provisions need not wait for it.
+            State::yes("AwaitingEnrolment", "the partner has no certificate yet, and may ask for one in its tunnel")
         } else if keys.is_empty() || certificates.is_empty() {
             State::no("NotAccepted", "keys are claimed and certificates issued once the connection is accepted")
         } else {
@@ -239,6 +251,7 @@ impl Visit<'_> {
             keys,
             overlap_ends: overlap.ends,
             certificates,
+            enrolment: None,
             verified: before.and_then(|status| status.replica.clone()),
         })
     }
@@ -374,20 +387,30 @@ impl Visit<'_> {
         Ok(Some(apply::ensure(&self.partners::<Deployment>(), infopol.deployment()?).await?))
     }
 
-    /// Frees the claims of keys that the manifest no longer names, and of slots that another has taken the place of.
+    /// Frees the claims of keys that neither the manifest names nor a certificate is for, of tokens that are no more, and of
+    /// slots that another has taken the place of.
     async fn release_unused(
         &self,
         leases: &Api<Lease>,
         world: &World,
         checked: &Checked,
+        outcome: &Outcome,
         slot: Option<u32>,
     ) -> Result<(), Error> {
+        let certified = |name: &String| {
+            outcome.certificates.iter().any(|held| claims::request_lease(&held.public_key_sha256) == *name)
+        };
+        let token = outcome.enrolment.as_ref().map(|token| enrolment::token_lease(&token.token_digest));
         for lease in &world.leases {
             let name = lease.name_any();
             if slot.is_some() && slots::slot_of(&name).is_some_and(|held| Some(held) != slot) {
                 pool::release(leases, lease, self.ctx.settings.slot_quarantine(), self.now).await?;
             }
-            let free = claims::is_key(&name) && !Memory::of(lease).revoked;
+            let free = if claims::is_key(&name) {
+                !Memory::of(lease).revoked && !certified(&name)
+            } else {
+                claims::is_token(&name) && token.as_ref() != Some(&name)
+            };
             if free && !checked.named().any(|(named, _)| *named == name) {
                 preshared::forget(self.ctx, &name).await?;
                 claims::release(leases, lease).await?;
@@ -401,14 +424,14 @@ impl Visit<'_> {
         Ok(name.reader_role())
     }
 
-    fn partners<K>(&self) -> Api<K>
+    pub(super) fn partners<K>(&self) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.partners_namespace)
     }
 
-    fn system<K>(&self) -> Api<K>
+    pub(super) fn system<K>(&self) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {

@@ -180,6 +180,7 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     reach(apply::ensure_gone(&partners, &names.reader, false).await)?;
     reach(apply::ensure_gone(&partners, &names.infopol_tls, false).await)?;
     apply::ensure_gone(&system, &names.seed_secret, false).await?;
+    apply::ensure_gone(&system, &names.enrolment_secret, false).await?;
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     let mut held = claims::of(&leases, &names.partner).await?;
     held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());

@@ -4,11 +4,15 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
+    certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
     core::v1::{Pod, Secret},
 };
 use kube::{Api, api::ListParams};
-use liaison_crds::{PartnerConnection, SharingAgreement};
+use liaison_crds::{
+    PARTNER_LABEL, PartnerConnection, SharingAgreement,
+    enrolment::{NAMESPACE_LABEL, SIGNER},
+};
 
 use super::names::Names;
 use crate::{claims, context::Context};
@@ -30,6 +34,8 @@ pub struct World {
     pub seed_pods: Vec<Pod>,
     /// The read service.
     pub deployment: Option<Deployment>,
+    /// What the gateway has asked for on the partner's behalf.
+    pub requests: Vec<CertificateSigningRequest>,
 }
 
 /// Reads it all.
@@ -42,7 +48,7 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), system);
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), partners);
     let store = ctx.settings.store_secret_of(&super::validate::store_of(connection, &ctx.settings.default_store));
-    let (agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment) = tokio::try_join!(
+    let (agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment, requests) = tokio::try_join!(
         agreements.get_opt(&connection.spec.agreement_ref.name),
         claims::of(&leases, &names.partner),
         secrets.get_opt(&store),
@@ -50,8 +56,25 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
         jobs.get_opt(&names.seed_job),
         pods_of(ctx, &names.seed_job),
         deployments.get_opt(&names.infopol),
+        requests_of(ctx, connection, &names.partner),
     )?;
-    Ok(World { agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment })
+    Ok(World { agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment, requests })
+}
+
+/// The requests of a partner that may enrol.
+async fn requests_of(
+    ctx: &Context,
+    connection: &PartnerConnection,
+    partner: &str,
+) -> Result<Vec<CertificateSigningRequest>, kube::Error> {
+    if connection.spec.credentials.certificate.enrolment.is_none() {
+        return Ok(Vec::new());
+    }
+    let requests: Api<CertificateSigningRequest> = Api::all(ctx.client.clone());
+    let which = ListParams::default()
+        .labels(&format!("{PARTNER_LABEL}={partner},{NAMESPACE_LABEL}={}", ctx.settings.partners_namespace))
+        .fields(&format!("spec.signerName={SIGNER}"));
+    Ok(requests.list(&which).await?.items)
 }
 
 /// The pods of a Job.

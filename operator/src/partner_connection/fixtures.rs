@@ -114,6 +114,7 @@ pub fn provisioned() -> PartnerConnectionStatus {
         wire_guard_keys: vec![],
         wire_guard_keys_seen: vec![],
         certificates: vec![],
+        enrolment: None,
         replica: None,
         gateways: vec![],
     }

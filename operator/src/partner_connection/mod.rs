@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod cleanup;
 pub mod dereference;
+pub mod enrolment;
 #[cfg(test)]
 pub mod fixtures;
 pub mod names;
@@ -196,7 +197,8 @@ fn measure(ctx: &Context, connection: &PartnerConnection) {
         let label = metrics::Condition { partner: partner.clone(), condition: condition.type_.clone() };
         ctx.metrics.conditions.get_or_create(&label).set(i64::from(condition.status == "True"));
     }
-    if let Some(first) = status.certificates.iter().map(|held| held.not_after.0.as_second()).min() {
-        ctx.metrics.certificate_expiration.get_or_create(&metrics::Partner { partner }).set(first);
+    // The last one: those before it end while it serves.
+    if let Some(last) = status.certificates.iter().map(|held| held.not_after.0.as_second()).max() {
+        ctx.metrics.certificate_expiration.get_or_create(&metrics::Partner { partner }).set(last);
     }
 }

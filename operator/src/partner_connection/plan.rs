@@ -9,7 +9,7 @@ use liaison_crds::partner_connection::{Connection, IssuedCertificate, PartnerCon
 use super::validate::Checked;
 use crate::{
     ca::{self, Authority, LEAF_DAYS, Subject},
-    claims::{Memories, Memory},
+    claims::{self, Memories, Memory},
     settings::Settings,
     slots::Pools,
 };
@@ -85,7 +85,7 @@ pub fn certificates(
         let mut held: Vec<IssuedCertificate> = status
             .iter()
             .flat_map(|status| &status.certificates)
-            .filter(|held| held.public_key_sha256 == *spki && held.not_after.0 > now)
+            .filter(|held| held.enrolled_by.is_none() && held.public_key_sha256 == *spki && held.not_after.0 > now)
             .cloned()
             .collect();
         held.sort_by_key(|held| std::cmp::Reverse(held.not_after.0));
@@ -103,6 +103,7 @@ pub fn certificates(
                     sha256: issued.sha256,
                     public_key_sha256: spki.clone(),
                     key_first_seen: None,
+                    enrolled_by: None,
                     chain: issued.chain,
                     not_before: Time(issued.not_before),
                     not_after: Time(issued.not_after),
@@ -115,7 +116,25 @@ pub fn certificates(
         }
         all.extend(held);
     }
+    all.extend(enrolled(checked, status, memories, now));
     Ok(all)
+}
+
+/// Those that the partner got by asking itself, while it may: it renews them, nobody else does.
+fn enrolled(
+    checked: &Checked,
+    status: Option<&PartnerConnectionStatus>,
+    memories: &Memories,
+    now: Timestamp,
+) -> Vec<IssuedCertificate> {
+    let held = status.into_iter().flat_map(|status| &status.certificates);
+    held.filter(|held| checked.enrolment.is_some() && held.enrolled_by.is_some() && held.not_after.0 > now)
+        .filter_map(|held| {
+            let lease = claims::request_lease(&held.public_key_sha256);
+            let seen = first_seen(memories.get(&lease), held.key_first_seen.as_ref().map(|seen| seen.0))?;
+            Some(IssuedCertificate { key_first_seen: Some(Time(seen)), ..held.clone() })
+        })
+        .collect()
 }
 
 /// How the partner connects, given its slot.
@@ -140,7 +159,8 @@ pub fn connection(
 
 /// When something will have to be done though nobody changes anything.
 pub fn next_date(checked: &Checked, certificates: &[IssuedCertificate]) -> Option<Timestamp> {
-    let renewals = certificates.iter().filter_map(|held| Some(ca::read(&held.chain).ok()?.renewal()));
+    let ours = certificates.iter().filter(|held| held.enrolled_by.is_none());
+    let renewals = ours.filter_map(|held| Some(ca::read(&held.chain).ok()?.renewal()));
     let ends = certificates.iter().map(|held| held.not_after.0);
     renewals.chain(ends).chain(checked.covered_until).chain(checked.begins).min()
 }

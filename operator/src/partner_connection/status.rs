@@ -18,7 +18,7 @@ use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
-    partner_connection::{Connection, IssuedCertificate, SeenKey, VerifiedReplica},
+    partner_connection::{Connection, EnrolmentToken, IssuedCertificate, SeenKey, VerifiedReplica},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,6 +77,8 @@ pub struct Outcome {
     pub overlap_ends: Option<Timestamp>,
     /// `certificates`.
     pub certificates: Vec<IssuedCertificate>,
+    /// `enrolment`.
+    pub enrolment: Option<EnrolmentToken>,
     /// `replica`.
     pub verified: Option<VerifiedReplica>,
 }
@@ -120,6 +122,7 @@ impl Outcome {
             wire_guard_keys: self.keys.iter().map(|key| key.public_key.clone()).collect(),
             wire_guard_keys_seen: self.keys.clone(),
             certificates: self.certificates.clone(),
+            enrolment: self.enrolment.clone(),
             replica: self.verified.clone(),
             gateways: vec![],
         })
@@ -167,24 +170,40 @@ fn own(status: &PartnerConnectionStatus) -> Value {
 }
 
 /// Writes what is granted and taken away if it differs, and leaves conditions and `observedGeneration` as they were: the
-/// visit is not over.
+/// visit is not over. `guarded`: only if nobody has changed the object since it was read.
 pub async fn write_grants(
     api: &Api<PartnerConnection>,
     connection: &PartnerConnection,
     outcome: &Outcome,
     now: Timestamp,
+    guarded: bool,
 ) -> Result<PartnerConnection, kube::Error> {
     let before = connection.status.as_ref();
     let after = outcome.to_json(before.map_or(-1, |status| status.observed_generation), before, now);
     let mut part = before.map_or_else(|| json!({"observedGeneration": -1, "conditions": []}), own);
-    for field in ["authorizedUntil", "storeName", "connection", "wireGuardKeys", "wireGuardKeysSeen", "certificates"] {
+    let granted = [
+        "authorizedUntil",
+        "storeName",
+        "connection",
+        "wireGuardKeys",
+        "wireGuardKeysSeen",
+        "certificates",
+        "enrolment",
+    ];
+    for field in granted {
         match (after.get(field), part.as_object_mut()) {
             (Some(value), Some(part)) => part.insert(field.to_owned(), value.clone()),
             (None, Some(part)) => part.remove(field),
             (_, None) => None,
         };
     }
-    write(api, connection, &part).await
+    if !guarded {
+        return write(api, connection, &part).await;
+    }
+    let name = connection.metadata.name.as_deref().unwrap_or_default();
+    let mut body = patch(name, &part);
+    body["metadata"]["resourceVersion"] = json!(connection.metadata.resource_version);
+    api.patch_status(name, &apply::params(), &Patch::Apply(&body)).await
 }
 
 /// Writes the operator's part if it differs; returns the object as it is afterwards.

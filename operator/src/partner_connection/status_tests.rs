@@ -16,6 +16,7 @@ fn outcome() -> Outcome {
         keys: vec![],
         overlap_ends: None,
         certificates: vec![],
+        enrolment: None,
         verified: None,
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use liaison_crds::{
     PartnerConnection, SharingAgreement,
     acceptance::{self, Refusal},
-    partner_connection::PresharedKey,
+    partner_connection::{Enrolment, PresharedKey},
 };
 
 use crate::{
@@ -62,6 +62,8 @@ pub struct Checked {
     pub revoked: bool,
     /// Whether keys that are accepted from now on have preshared keys.
     pub preshared: Option<PresharedKey>,
+    /// Whether the partner may ask for certificates itself.
+    pub enrolment: Option<Enrolment>,
     /// Whether an earlier visit gave it a place.
     pub provisioned: bool,
     /// The replica store.
@@ -141,6 +143,7 @@ pub fn validate(
         suspended: spec.suspend.unwrap_or(false),
         revoked: spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked),
         preshared: spec.credentials.wire_guard.preshared_key,
+        enrolment: spec.credentials.certificate.enrolment.clone(),
         provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
         store: store_of(connection, default_store),
     }

@@ -57,6 +57,13 @@ pub enum Stage<'a> {
         /// Server name that the client asked for.
         sni: Option<&'a str>,
     },
+    /// The TLS handshake is done, on the port of enrolment, where a client may have no certificate yet.
+    Enrolling {
+        /// The leaf that the client proved to hold, if it has one.
+        leaf: Option<Fingerprint>,
+        /// Server name that the client asked for.
+        sni: Option<&'a str>,
+    },
     /// A request has come.
     Request {
         /// The leaf that the client proved to hold.
@@ -97,6 +104,14 @@ pub enum Refusal {
     Timeout,
     /// The partner has as many connections as it may.
     TooManyConnections,
+    /// The partner may not ask for certificates itself.
+    NoEnrolment,
+    /// No enrolment token, or another than the partner's, or one that can no longer be used.
+    WrongToken,
+    /// A request for a certificate that the operator denied.
+    Denied,
+    /// More requests for certificates than one partner may send.
+    TooManyRequests,
     /// The request is larger than allowed, or of a kind that is not proxied.
     BadRequest,
 }
@@ -118,6 +133,10 @@ impl Refusal {
             Self::Handshake => "handshake",
             Self::Timeout => "timeout",
             Self::TooManyConnections => "too_many_connections",
+            Self::NoEnrolment => "no_enrolment",
+            Self::WrongToken => "wrong_token",
+            Self::Denied => "denied",
+            Self::TooManyRequests => "too_many_requests",
             Self::BadRequest => "bad_request",
         }
     }
@@ -137,13 +156,18 @@ pub fn authorise<'v>(facts: &Facts<'_>, view: &'v View, now: Now) -> Result<&'v 
     }
     let (leaf, sni, host) = match facts.stage {
         Stage::Opened => return Ok(partner),
-        Stage::Accepted { leaf, sni } => (leaf, sni, None),
-        Stage::Request { leaf, sni, host } => (leaf, sni, Some(host)),
+        Stage::Accepted { leaf, sni } => (Some(leaf.ok_or(Refusal::NoCertificate)?), sni, None),
+        Stage::Request { leaf, sni, host } => (Some(leaf.ok_or(Refusal::NoCertificate)?), sni, Some(host)),
+        Stage::Enrolling { leaf, sni } => {
+            partner.enrolment.as_ref().ok_or(Refusal::NoEnrolment)?;
+            (leaf, sni, None)
+        }
     };
-    let leaf = leaf.ok_or(Refusal::NoCertificate)?;
-    let validity = partner.leaves.get(&leaf).ok_or(Refusal::UnknownCertificate)?;
-    if !validity.contains(now.wall) {
-        return Err(Refusal::CertificateExpired);
+    if let Some(leaf) = leaf {
+        let validity = partner.leaves.get(&leaf).ok_or(Refusal::UnknownCertificate)?;
+        if !validity.contains(now.wall) {
+            return Err(Refusal::CertificateExpired);
+        }
     }
     if !sni.is_some_and(|s| s.eq_ignore_ascii_case(&partner.server_name)) {
         return Err(Refusal::WrongServerName);
@@ -157,7 +181,7 @@ pub fn authorise<'v>(facts: &Facts<'_>, view: &'v View, now: Now) -> Result<&'v 
 }
 
 /// Whether a `Host` value names the server, with or without the port.
-fn names(host: &str, server_name: &str) -> bool {
+pub(crate) fn names(host: &str, server_name: &str) -> bool {
     host.strip_suffix(":443").unwrap_or(host).eq_ignore_ascii_case(server_name)
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::state::{Slot, Validity, WireGuardKey};
+use crate::state::{Enrolment, Slot, Validity, WireGuardKey};
 
 const NOW: &str = "2026-01-15T12:00:00Z";
 
@@ -19,6 +19,8 @@ fn partner(name: &str, slot: u32, leaf: &[u8]) -> Partner {
         keys: vec![WireGuardKey([u8::try_from(slot).unwrap(); 32])],
         preshared: std::collections::BTreeSet::new(),
         leaves: BTreeMap::from([(Fingerprint::of(leaf), validity)]),
+        // The second partner may not.
+        enrolment: (slot == 1).then(Enrolment::default),
         authorized_until: "2026-06-01T00:00:00Z".parse().unwrap(),
     }
 }
@@ -87,6 +89,26 @@ fn each_fact_alone_refuses() {
     for host in [other, None, Some("a.liaison.example.ca:8443"), Some("a.liaison.example.ca."), Some("")] {
         assert_eq!(refusal(request(Some(b"leaf a"), name, host)), Some(Refusal::WrongHost), "{host:?}");
     }
+}
+
+#[test]
+fn who_enrols_needs_no_leaf_but_no_wrong_one_and_all_else() {
+    let name = Some("a.liaison.example.ca");
+    let stage = |leaf: Option<&[u8]>, sni| Stage::Enrolling { leaf: leaf.map(Fingerprint::of), sni };
+    let refusal = |stage| refusal(Facts { stage, ..good() });
+    assert_eq!(refusal(stage(None, name)), None);
+    assert_eq!(refusal(stage(Some(b"leaf a"), name)), None);
+    assert_eq!(refusal(stage(Some(b"leaf b"), name)), Some(Refusal::UnknownCertificate));
+    assert_eq!(refusal(stage(None, None)), Some(Refusal::WrongServerName));
+    assert_eq!(refusal(stage(None, Some("b.liaison.example.ca"))), Some(Refusal::WrongServerName));
+    let b = Facts {
+        local: "100.72.0.4".parse().unwrap(),
+        remote: "100.72.0.5".parse().unwrap(),
+        stage: stage(Some(b"leaf b"), Some("b.liaison.example.ca")),
+    };
+    assert_eq!(super::tests::refusal(b), Some(Refusal::NoEnrolment));
+    let stolen = Facts { local: "100.72.0.2".parse().unwrap(), ..b };
+    assert_eq!(super::tests::refusal(stolen), Some(Refusal::WrongSource));
 }
 
 #[test]

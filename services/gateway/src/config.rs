@@ -48,6 +48,9 @@ pub struct Config {
     /// Largest request body, in bytes.
     #[arg(long, env = "MAX_BODY", default_value_t = 1 << 20)]
     pub max_body: usize,
+    /// Seconds for which a request for a certificate is held until it is to come again.
+    #[arg(long, env = "ENROLMENT_WAIT", default_value_t = 8)]
+    pub enrolment_wait: u64,
 }
 
 impl Config {

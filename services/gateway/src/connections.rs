@@ -21,13 +21,30 @@ use crate::{
     state::Fingerprint,
 };
 
+/// What the handshake of a connection showed.
+#[derive(Debug)]
+struct Shown {
+    leaf: Option<Fingerprint>,
+    sni: Option<String>,
+    door: Door,
+}
+
+/// On which port a connection came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// That of HTTPS: a leaf is demanded.
+    Https,
+    /// That of enrolment: one may be there.
+    Enrolment,
+}
+
 #[derive(Debug)]
 struct Entry {
     partner: PartnerName,
     local: IpAddr,
     remote: IpAddr,
-    /// Leaf and SNI, once the handshake is done.
-    accepted: Option<(Option<Fingerprint>, Option<String>)>,
+    /// Once the handshake is done.
+    accepted: Option<Shown>,
     cut: CancellationToken,
 }
 
@@ -87,7 +104,10 @@ impl Connections {
             }
             let stage = match &entry.accepted {
                 None => Stage::Opened,
-                Some((leaf, sni)) => Stage::Accepted { leaf: *leaf, sni: sni.as_deref() },
+                Some(Shown { leaf, sni, door: Door::Https }) => Stage::Accepted { leaf: *leaf, sni: sni.as_deref() },
+                Some(Shown { leaf, sni, door: Door::Enrolment }) => {
+                    Stage::Enrolling { leaf: *leaf, sni: sni.as_deref() }
+                }
             };
             let facts = Facts { local: entry.local, remote: entry.remote, stage };
             let refusal = match authorise(&facts, view, now) {
@@ -120,9 +140,9 @@ impl Connections {
 
 impl Registered {
     /// Notes what the handshake showed.
-    pub fn accepted(&self, leaf: Option<Fingerprint>, sni: Option<String>) {
+    pub fn accepted(&self, leaf: Option<Fingerprint>, sni: Option<String>, door: Door) {
         if let Some(entry) = self.index.lock().get_mut(&self.id) {
-            entry.accepted = Some((leaf, sni));
+            entry.accepted = Some(Shown { leaf, sni, door });
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     authorise::{Now, View},
     config::Config,
     connected::{self, Tracker, Written},
+    enrolment::Certificates,
     gate::Gate,
     rotation::{Received, Told},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
@@ -143,6 +144,8 @@ pub struct Feeds {
     pub secrets: watch::Receiver<Secrets>,
     /// What is to be written to status; a full queue loses nothing.
     pub words: mpsc::Sender<StatusWrite>,
+    /// Where partners' own requests for certificates go.
+    pub certificates: Arc<dyn Certificates>,
 }
 
 /// What was done for a partner on the data plane.
@@ -583,9 +586,15 @@ fn wanted_preshared(secrets: &Secrets, partner: &Partner, key: WireGuardKey) -> 
 pub fn install(gate: &Gate, secrets: &Secrets) -> bool {
     let server = secrets.server.as_ref().map(tls::server_config);
     let client = secrets.client.as_ref().map(tls::client_config);
+    let enrolling = secrets.server.as_ref().map(tls::enrolling);
     let mut both = server.is_some() && client.is_some();
     match server {
-        Some(Ok(config)) => gate.set_server_tls(Arc::new(config)),
+        Some(Ok(config)) => {
+            gate.set_server_tls(Arc::new(config));
+            if let Some(Ok(enrolling)) = enrolling {
+                gate.set_enrolling(enrolling);
+            }
+        }
         Some(Err(error)) => {
             both = false;
             tracing::error!(%error, "gateway-tls not taken");

@@ -17,6 +17,10 @@ use crate::metrics::Metrics;
 
 /// TCP port of HTTPS on a gateway address.
 pub const HTTPS: u16 = 443;
+/// TCP port of enrolment (EST, RFC 7030) on a gateway address.
+pub const ENROLMENT: u16 = 8443;
+/// What is served on a gateway address.
+const SERVED: [u16; 2] = [HTTPS, ENROLMENT];
 
 /// Why a packet was dropped; the name is the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub enum Drop {
     Fragment,
     /// Source and destination are not the two ends of one slot.
     Address,
-    /// Not TCP to or from the gateway's port, nor ICMP that is needed.
+    /// Not TCP to or from a port that is served, nor ICMP that is needed.
     Service,
     /// The host's stack did not take it.
     Device,
@@ -114,7 +118,7 @@ pub fn inward(bytes: &[u8]) -> Result<(), Drop> {
         return Err(Drop::Address);
     }
     let wanted = match (p.protocol, p.source) {
-        (TCP, _) => port(p.payload, 2)? == HTTPS,
+        (TCP, _) => SERVED.contains(&port(p.payload, 2)?),
         (ICMP, IpAddr::V4(_)) => p.payload.first().is_some_and(|kind| ICMP_IN.contains(kind)),
         (ICMP6, IpAddr::V6(_)) => p.payload.first().is_some_and(|kind| ICMP6_IN.contains(kind)),
         _ => false,
@@ -129,7 +133,7 @@ pub fn outward(bytes: &[u8]) -> Result<(), Drop> {
         return Err(Drop::Address);
     }
     let wanted = match (p.protocol, p.source) {
-        (TCP, _) => port(p.payload, 0)? == HTTPS,
+        (TCP, _) => SERVED.contains(&port(p.payload, 0)?),
         (ICMP, IpAddr::V4(_)) | (ICMP6, IpAddr::V6(_)) => true,
         _ => false,
     };

@@ -32,6 +32,13 @@ fn tcp(from: u16, to: u16) -> [u8; TCP_HEADER] {
 }
 
 #[test]
+fn enrolment_between_the_ends_of_a_slot_passes() {
+    assert_eq!(inward(&v4("100.72.0.5", "100.72.0.4", TCP, &tcp(40000, ENROLMENT))), Ok(()));
+    assert_eq!(outward(&v4("100.72.0.4", "100.72.0.5", TCP, &tcp(ENROLMENT, 40000))), Ok(()));
+    assert_eq!(inward(&v4("100.72.0.5", "100.72.0.6", TCP, &tcp(40000, ENROLMENT))), Err(Drop::Address));
+}
+
+#[test]
 fn https_between_the_ends_of_a_slot_passes() {
     let (call, reply) = (tcp(40000, 443), tcp(443, 40000));
     assert_eq!(inward(&v4("100.72.0.5", "100.72.0.4", TCP, &call)), Ok(()));

@@ -10,11 +10,13 @@ use rustls::ServerConfig;
 use crate::{
     authorise::{Refusal, View},
     connections::Connections,
+    enrolment::{Asking, Certificates},
     metrics::Metrics,
     pace::Paces,
     proxy::Limits,
     quiet::Quiet,
     state::Table,
+    tls::Enrolling,
     upstream::Upstream,
 };
 
@@ -22,6 +24,7 @@ use crate::{
 pub struct Gate {
     view: RwLock<View>,
     server_tls: RwLock<Option<Arc<ServerConfig>>>,
+    enrolling: RwLock<Option<Enrolling>>,
     /// Live connections.
     pub connections: Arc<Connections>,
     /// Calls to InfoPols.
@@ -34,20 +37,36 @@ pub struct Gate {
     pub paces: Paces,
     /// What the log has said of late.
     pub quiet: Quiet,
+    /// Namespace of the partners' connections.
+    pub namespace: String,
+    /// Where partners' own requests for certificates go.
+    pub certificates: Arc<dyn Certificates>,
+    /// How many of them there were of late.
+    pub asking: Asking,
 }
 
 impl Gate {
     /// Serves nobody yet.
-    pub fn new(upstream: Upstream, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    pub fn new(
+        upstream: Upstream,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        namespace: String,
+        certificates: Arc<dyn Certificates>,
+    ) -> Self {
         Self {
             view: RwLock::new(View { table: Arc::new(Table::default()), heard_until: None }),
             server_tls: RwLock::default(),
+            enrolling: RwLock::default(),
             connections: Arc::new(Connections::new(Arc::clone(&metrics))),
             upstream,
             metrics,
             paces: Paces::new(limits.rate),
             limits,
             quiet: Quiet::default(),
+            namespace,
+            certificates,
+            asking: Asking::default(),
         }
     }
 
@@ -69,6 +88,16 @@ impl Gate {
     /// Replaces the TLS configuration for new connections.
     pub fn set_server_tls(&self, config: Arc<ServerConfig>) {
         *self.server_tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    }
+
+    /// What partners enrol with.
+    pub fn enrolling(&self) -> Option<Enrolling> {
+        self.enrolling.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what partners enrol with.
+    pub fn set_enrolling(&self, enrolling: Enrolling) {
+        *self.enrolling.write().unwrap_or_else(PoisonError::into_inner) = Some(enrolling);
     }
 
     /// Counts a refusal, and logs it unless there are many. `partner` is whose address was called, or empty.

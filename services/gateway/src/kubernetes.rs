@@ -11,10 +11,10 @@ use futures::{
     StreamExt,
     future::{BoxFuture, join_all},
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Secret};
 use kube::{
     Api, Client, Resource,
-    api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     core::DeserializeGuard,
 };
 use liaison_crds::{PRESHARED_SECRETS, PartnerConnection};
@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     control::{Change, Observed, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
+    enrolment::{self, Answer, Asked, Certificates},
     tls::KeyMaterial,
 };
 
@@ -234,6 +235,44 @@ fn preshared_keys(secret: &Secret) -> BTreeMap<String, PresharedKey> {
 fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {
     let text = field(secret, "privateKey")?;
     Some(WireGuardPrivateKey(STANDARD.decode(text.trim_ascii()).ok()?.try_into().ok()?))
+}
+
+/// Partners' own requests for certificates, as `CertificateSigningRequest`s that the operator answers.
+pub struct ApiCertificates(Api<CertificateSigningRequest>);
+
+impl ApiCertificates {
+    /// By this client.
+    pub fn new(client: Client) -> Self {
+        Self(Api::all(client))
+    }
+
+    async fn get_or_make(&self, asked: &Asked) -> Result<CertificateSigningRequest, kube::Error> {
+        let name = asked.name();
+        if let Some(live) = self.0.get_opt(&name).await? {
+            return Ok(live);
+        }
+        match self.0.create(&PostParams::default(), &asked.object()).await {
+            // Another process of the gateway was first.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => self.0.get(&name).await,
+            other => other,
+        }
+    }
+}
+
+impl Certificates for ApiCertificates {
+    fn ask<'a>(&'a self, asked: &'a Asked) -> BoxFuture<'a, Result<Answer, String>> {
+        Box::pin(async move {
+            match timeout(LIST, self.get_or_make(asked)).await {
+                Ok(Ok(live)) => Ok(enrolment::answer(&live)),
+                // The API server reads the request too, and verifies its signature.
+                Ok(Err(kube::Error::Api(status))) if status.code == 422 => {
+                    Ok(Answer::Denied("RequestInvalid".to_owned()))
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("time-out".to_owned()),
+            }
+        })
+    }
 }
 
 /// Writes what the gateway has to say in status, one at a time, by server-side apply. What fails is due again later.

@@ -12,6 +12,8 @@ pub mod config;
 pub mod connected;
 pub mod connections;
 pub mod control;
+pub mod enrolment;
+pub mod est;
 pub mod filter;
 pub mod gate;
 pub mod headers;
@@ -19,6 +21,7 @@ pub mod health;
 pub mod kubernetes;
 pub mod metrics;
 pub mod pace;
+pub mod pkcs7;
 pub mod privileges;
 pub mod proxy;
 pub mod quiet;
@@ -47,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     addresses::Addresses,
     config::Config,
+    connections::Door,
     control::{Control, Feeds, Secrets},
     gate::Gate,
     health::Readiness,
@@ -109,17 +113,18 @@ pub async fn run_with(
             }
         }
     };
+    let certificates = Arc::new(kubernetes::ApiCertificates::new(client.clone()));
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
     let writing = kubernetes::status(client, partners, word_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
-    serve(config, Feeds { changes, secrets, words }, opened, stop).await
+    serve(config, Feeds { changes, secrets, words, certificates }, opened, stop).await
 }
 
 /// Runs on whatever feeds it until `stop`.
 pub async fn serve(
     config: Config,
     mut feeds: Feeds,
-    Opened { tun, socket }: Opened,
+    Opened { tun, socket, enrolment }: Opened,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
@@ -134,9 +139,13 @@ pub async fn serve(
         rate: config.max_bytes_per_second,
         header: Duration::from_secs(config.header_seconds),
         stall: Duration::from_secs(config.stall_seconds),
+        enrolment: Duration::from_secs(config.enrolment_wait),
         ..Limits::default()
     };
-    let gate = Arc::new(Gate::new(Upstream::new(target), Arc::clone(&metrics), limits));
+    let namespace = config.partners_namespace.clone();
+    let upstream = Upstream::new(target);
+    let certificates = Arc::clone(&feeds.certificates);
+    let gate = Arc::new(Gate::new(upstream, Arc::clone(&metrics), limits, namespace, certificates));
 
     // Whatever way this ends, its tasks end with it.
     let ending = stop.child_token();
@@ -163,9 +172,11 @@ pub async fn serve(
     let tunnel = Arc::new(tunnel.await?);
     let addresses = Addresses::up(&config.tun_name).await?;
     let listener = socket.listen(serve::BACKLOG)?;
+    let enrolment = enrolment.listen(serve::BACKLOG)?;
     let control = Control::new(&config, secrets, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
     let control = tokio::spawn(control.run(feeds, ending.clone()));
-    let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, ending.clone()));
+    let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, Door::Https, ending.clone()));
+    let enrolling = tokio::spawn(serve::accept(Arc::clone(&gate), enrolment, Door::Enrolment, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);
     tracing::info!(device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
 
@@ -178,7 +189,7 @@ pub async fn serve(
     };
     readiness.started.store(false, Ordering::Relaxed);
     ending.cancel();
-    let _ = accepting.await;
+    let _ = tokio::join!(accepting, enrolling);
     let drained = async {
         while gate.connections.total() > 0 {
             sleep(Duration::from_millis(20)).await;

@@ -18,6 +18,8 @@ use rustix::{
 };
 use tokio::net::TcpSocket;
 
+use crate::filter::ENROLMENT;
+
 /// What could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -35,20 +37,25 @@ pub struct Opened {
     pub tun: tun::Device,
     /// A socket bound to the port of the TUN device, and to nothing else; it does not listen yet.
     pub socket: TcpSocket,
+    /// The same for enrolment.
+    pub enrolment: TcpSocket,
 }
 
 impl Opened {
-    /// Makes the TUN device and takes the port on it.
+    /// Makes the TUN device and takes the port, and that of enrolment, on it.
     pub fn open(device: &str, port: u16) -> Result<Self, OpenError> {
         let mut wanted = tun::Configuration::default();
         wanted.tun_name(device);
         let tun = tun::create(&wanted).map_err(|error| OpenError::Tun(device.to_owned(), error))?;
-        let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-        // [::] takes both families; where there is no IPv6, IPv4 alone.
-        let [both, four] = any.map(|address| bind(device, address));
-        let socket = both.or(four).map_err(|error| OpenError::Port(port, error))?;
-        Ok(Self { tun, socket })
+        Ok(Self { tun, socket: take(device, port)?, enrolment: take(device, ENROLMENT)? })
     }
+}
+
+fn take(device: &str, port: u16) -> Result<TcpSocket, OpenError> {
+    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+    // [::] takes both families; where there is no IPv6, IPv4 alone.
+    let [both, four] = any.map(|address| bind(device, address));
+    both.or(four).map_err(|error| OpenError::Port(port, error))
 }
 
 fn bind(device: &str, address: SocketAddr) -> io::Result<TcpSocket> {

@@ -27,18 +27,18 @@ use crate::{
 pub type ResponseBody = BoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 
 /// What the proxy says itself, in both official languages.
-struct Notice {
-    status: StatusCode,
-    en: &'static str,
-    fr: &'static str,
+pub(crate) struct Notice {
+    pub(crate) status: StatusCode,
+    pub(crate) en: &'static str,
+    pub(crate) fr: &'static str,
 }
 
-const MISDIRECTED: Notice = Notice {
+pub(crate) const MISDIRECTED: Notice = Notice {
     status: StatusCode::MISDIRECTED_REQUEST,
     en: "This address serves another name.",
     fr: "Cette adresse sert un autre nom.",
 };
-const TOO_LARGE: Notice = Notice {
+pub(crate) const TOO_LARGE: Notice = Notice {
     status: StatusCode::PAYLOAD_TOO_LARGE,
     en: "The request is too large.",
     fr: "La requête est trop volumineuse.",
@@ -60,7 +60,7 @@ const TOO_SLOW: Notice = Notice {
 };
 
 impl Notice {
-    fn response(&self) -> Response<ResponseBody> {
+    pub(crate) fn response(&self) -> Response<ResponseBody> {
         let text = format!("{}\n{}\n", self.en, self.fr);
         let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
         let mut response = Response::new(body);
@@ -165,7 +165,7 @@ async fn forward(
 }
 
 /// Reads and drops some more of a body, since many clients read no answer before they have sent theirs.
-async fn drain(mut body: Incoming, limit: usize) {
+pub(crate) async fn drain(mut body: Incoming, limit: usize) {
     let reading = async {
         let mut left = limit.saturating_mul(4);
         while let Some(Ok(frame)) = body.frame().await {
@@ -219,6 +219,8 @@ pub struct Limits {
     pub rate: u32,
     /// Most requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// How long a request for a certificate is held until it is to come again.
+    pub enrolment: Duration,
 }
 
 impl Default for Limits {
@@ -231,6 +233,7 @@ impl Default for Limits {
             connections: 128,
             rate: 1 << 24,
             streams: 64,
+            enrolment: Duration::from_secs(8),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use hyper::{body::Incoming, rt::Executor, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
@@ -20,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authorise::{Facts, Now, Refusal, Stage, authorise},
-    connections::Registered,
+    connections::{Door, Registered},
+    est,
     gate::Gate,
     proxy,
     state::{Fingerprint, Partner},
@@ -52,13 +54,13 @@ pub struct Accepted {
 pub const BACKLOG: u32 = 1024;
 
 /// Accepts until `stop`; every connection is served in its own task.
-pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationToken) {
+pub async fn accept(gate: Arc<Gate>, listener: TcpListener, door: Door, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
                 let gate = Arc::clone(&gate);
                 let stop = stop.clone();
-                tokio::spawn(Box::pin(connection(gate, stream, remote.ip().to_canonical(), stop)));
+                tokio::spawn(Box::pin(connection(gate, stream, remote.ip().to_canonical(), door, stop)));
             }
             Err(error) => {
                 // Out of file descriptors, or the client has gone already: neither ends the listener.
@@ -71,7 +73,7 @@ pub async fn accept(gate: Arc<Gate>, listener: TcpListener, stop: CancellationTo
     }
 }
 
-async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: CancellationToken) {
+async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, door: Door, stop: CancellationToken) {
     let Ok(local) = stream.local_addr().map(|a| a.ip().to_canonical()) else { return };
     let cut = CancellationToken::new();
     // Whatever is spawned for this connection ends with it.
@@ -94,6 +96,12 @@ async fn connection(gate: Arc<Gate>, stream: TcpStream, remote: IpAddr, stop: Ca
     // From here on the client is told by a TLS alert what was wrong.
     let stream = stream.of_partner(gate.paces.of(&partner.name, Instant::now()), gate.limits.stall);
     let serving = Box::pin(async {
+        if door == Door::Enrolment {
+            if let Err(refusal) = est::serve(&gate, &registered, local, remote, stream).await {
+                gate.refuse(name, refusal);
+            }
+            return;
+        }
         match handshake(&gate, &registered, local, remote, stream, cut.clone(), stop).await {
             Ok((stream, accepted)) => serve(Arc::clone(&gate), stream, Arc::new(accepted)).await,
             Err(refusal) => gate.refuse(name, refusal),
@@ -113,16 +121,13 @@ async fn handshake(
     stop: CancellationToken,
 ) -> Result<(TlsStream<CutStream>, Accepted), Refusal> {
     let config = gate.server_tls().ok_or(Refusal::Stale)?;
-    let stream = timeout(gate.limits.header, TlsAcceptor::from(config).accept(stream))
-        .await
-        .map_err(|_| Refusal::Timeout)?
-        .map_err(|error| classify(&error))?;
+    let stream = secure(gate, config, stream).await?;
     let (_, session) = stream.get_ref();
     let group = session.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
     let sni = session.server_name().map(str::to_owned);
     let leaf_der = session.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?.to_vec();
     let leaf = Fingerprint::of(&leaf_der);
-    registered.accepted(Some(leaf), sni.clone());
+    registered.accepted(Some(leaf), sni.clone(), Door::Https);
     // After it is in the index: a change of the table is seen either here or by the recheck.
     let facts = Facts { local, remote, stage: Stage::Accepted { leaf: Some(leaf), sni: sni.as_deref() } };
     let view = gate.view();
@@ -130,6 +135,18 @@ async fn handshake(
     gate.metrics.handshake(partner.name.as_str(), tls::group_label(group));
     let last = stop.child_token();
     Ok((stream, Accepted { partner, local, remote, leaf, leaf_der, sni, cut, last }))
+}
+
+/// The TLS handshake.
+pub(crate) async fn secure(
+    gate: &Gate,
+    config: Arc<ServerConfig>,
+    stream: CutStream,
+) -> Result<TlsStream<CutStream>, Refusal> {
+    timeout(gate.limits.header, TlsAcceptor::from(config).accept(stream))
+        .await
+        .map_err(|_| Refusal::Timeout)?
+        .map_err(|error| classify(&error))
 }
 
 /// Names the reason of a failed handshake.

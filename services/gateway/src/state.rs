@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use liaison_crds::{PartnerConnection, revocation::Floor};
 use liaison_records::names::PartnerName;
-use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
@@ -32,6 +32,12 @@ impl Fingerprint {
         let mut bytes = [0; 32];
         hex::decode_to_slice(hex_text, &mut bytes).ok()?;
         Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -98,6 +104,26 @@ impl Validity {
     }
 }
 
+/// What a partner may ask for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The one-time token.
+    pub token: Option<Token>,
+    /// The issuing certificates, in DER, of the leaves that are accepted.
+    pub issuers: BTreeSet<Vec<u8>>,
+}
+
+/// What is known of a one-time token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// As `liaison_crds::enrolment::digest` makes it.
+    pub digest: String,
+    /// Until when it can be used.
+    pub not_after: Timestamp,
+    /// Lower-case hex SHA-256 of the public key for which it was used.
+    pub used_by: Option<String>,
+}
+
 /// Everything by which one partner is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partner {
@@ -113,6 +139,8 @@ pub struct Partner {
     pub preshared: BTreeSet<WireGuardKey>,
     /// Its active leaves.
     pub leaves: BTreeMap<Fingerprint, Validity>,
+    /// Whether it may ask for certificates itself.
+    pub enrolment: Option<Enrolment>,
     /// From this instant on it is not served.
     pub authorized_until: Timestamp,
 }
@@ -199,17 +227,40 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
     // A request that cannot be read grants nothing, and takes nothing from the other one.
     let requested: BTreeSet<String> =
         spec.credentials.certificate.signing_requests.iter().filter_map(|pem| public_key_sha256(pem)).collect();
+    // What it asked for itself, it has as long as it may.
+    let mut enrolment = spec.credentials.certificate.enrolment.as_ref().map(|asked| Enrolment {
+        token: status.enrolment.as_ref().and_then(|token| {
+            let in_force = asked.token_number == Some(token.token_number) && !floor.revokes(Some(token.issued.0));
+            in_force.then(|| Token {
+                digest: token.token_digest.clone(),
+                not_after: token.not_after.0,
+                used_by: token.used_by.clone(),
+            })
+        }),
+        issuers: BTreeSet::new(),
+    });
     let mut leaves = BTreeMap::new();
-    for issued in status.certificates.iter().filter(|c| requested.contains(&c.public_key_sha256)) {
+    for issued in &status.certificates {
+        let named = match issued.enrolled_by {
+            Some(_) => enrolment.is_some(),
+            None => requested.contains(&issued.public_key_sha256),
+        };
+        if !named {
+            continue;
+        }
         if floor.revokes(issued.key_first_seen.as_ref().map(|seen| seen.0)) {
             continue;
         }
         let validity = Validity { not_before: issued.not_before.0, not_after: issued.not_after.0 };
         leaves.insert(Fingerprint::parse(&issued.sha256).ok_or(Closed::Malformed)?, validity);
+        if let Some(enrolment) = &mut enrolment {
+            let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).skip(1).map_while(Result::ok);
+            enrolment.issuers.extend(chain.map(|certificate| certificate.to_vec()));
+        }
     }
 
     let server_name = format!("{name}.{domain}").to_ascii_lowercase();
-    Ok(Partner { name, server_name, slot, keys, preshared, leaves, authorized_until })
+    Ok(Partner { name, server_name, slot, keys, preshared, leaves, enrolment, authorized_until })
 }
 
 fn slot(v4: &str, v6: &str) -> Result<Slot, Closed> {
@@ -221,7 +272,15 @@ fn slot(v4: &str, v6: &str) -> Result<Slot, Closed> {
 /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo in a PKCS#10 request in PEM.
 pub fn public_key_sha256(pem: &str) -> Option<String> {
     let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let (_, request) = X509CertificationRequest::from_der(&der).ok()?;
+    request_key_sha256(&der)
+}
+
+/// The same of a request in DER, and nothing after it.
+pub fn request_key_sha256(der: &[u8]) -> Option<String> {
+    let (rest, request) = X509CertificationRequest::from_der(der).ok()?;
+    if !rest.is_empty() {
+        return None;
+    }
     Some(hex::encode(Sha256::digest(request.certification_request_info.subject_pki.raw)))
 }
 

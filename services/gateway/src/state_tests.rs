@@ -84,6 +84,31 @@ fn spec_takes_away() {
 }
 
 #[test]
+fn what_was_enrolled_is_there_while_the_manifest_lets_it() {
+    let csr = csr();
+    let mut object = object("a", 2, &[key(1)], &csr);
+    object["status"]["certificates"][0]["enrolledBy"] = json!("liaison-1");
+    object["status"]["enrolment"] = json!({
+        "tokenNumber": 2, "tokenDigest": "d", "issued": "2026-01-01T00:00:00Z", "notAfter": "2026-01-08T00:00:00Z",
+    });
+    // That a request of the manifest has the same key lends it nothing.
+    let without = read(&object).unwrap();
+    assert!(without.leaves.is_empty() && without.enrolment.is_none());
+    let token = |object: &Value| read(object).unwrap().enrolment.unwrap().token.map(|token| token.digest);
+    object["spec"]["credentials"]["certificate"] = json!({"enrolment": {}});
+    assert_eq!((read(&object).unwrap().leaves.len(), token(&object)), (1, None), "renewal alone");
+    object["spec"]["credentials"]["certificate"] = json!({"enrolment": {"tokenNumber": 1}});
+    assert_eq!(token(&object), None, "another number");
+    object["spec"]["credentials"]["certificate"] = json!({"enrolment": {"tokenNumber": 2}});
+    assert_eq!(token(&object), Some("d".into()));
+    // A token that is older than a revocation is revoked with the keys.
+    object["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2026-01-02T00:00:00Z"});
+    object["status"]["wireGuardKeysSeen"] = json!([{"publicKey": key(1), "firstSeen": "2026-01-03T00:00:00Z"}]);
+    object["status"]["certificates"][0]["keyFirstSeen"] = json!("2026-01-03T00:00:00Z");
+    assert_eq!((read(&object).unwrap().leaves.len(), token(&object)), (1, None));
+}
+
+#[test]
 fn status_grants() {
     let csr = csr();
     let good = object("a", 2, &[key(1)], &csr);

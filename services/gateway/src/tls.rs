@@ -97,11 +97,35 @@ fn parse(material: &KeyMaterial) -> Result<Parsed, TlsError> {
     })
 }
 
+/// What partners enrol with.
+#[derive(Debug, Clone)]
+pub struct Enrolling {
+    /// The port's configuration: a client certificate is asked for and verified, and may be lacking.
+    pub config: Arc<ServerConfig>,
+    /// The roots, and the issuing certificates of the gateway's own chain, in DER.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// What partners enrol with, from the server's material.
+pub fn enrolling(material: &KeyMaterial) -> Result<Enrolling, TlsError> {
+    let list = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).map_while(Result::ok).collect::<Vec<_>>();
+    let mut authorities = list(&material.ca);
+    authorities.extend(list(&material.chain).into_iter().skip(1));
+    let mut config = server(material, false)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Enrolling { config: Arc::new(config), authorities })
+}
+
 /// The configuration by which partners are served.
 pub fn server_config(material: &KeyMaterial) -> Result<ServerConfig, TlsError> {
+    server(material, true)
+}
+
+fn server(material: &KeyMaterial, demands_certificate: bool) -> Result<ServerConfig, TlsError> {
     let Parsed { chain, key, roots } = parse(material)?;
     let provider = provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let verifier = if demands_certificate { verifier } else { verifier.allow_unauthenticated() }.build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)

@@ -6,25 +6,21 @@
 
 mod support;
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use clap::Parser as _;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Namespace as KubeNamespace, Secret},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::{
-    Api, Client, Config as KubeConfig, CustomResourceExt as _,
+    Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{config::Config, filter::HTTPS, privileges::Opened, run_with, tls::KeyMaterial};
+use liaison_gateway::{config::Config, filter::HTTPS, privileges::Opened, run_with};
 use serde_json::json;
 use support::{
     DOMAIN, Namespace,
     ca::Ca,
+    cluster::{client, crd, secret, tls_secret},
     eventually,
     gateway::public_key,
     infopol,
@@ -32,41 +28,6 @@ use support::{
     run, unique,
 };
 use tokio_util::sync::CancellationToken;
-
-async fn client() -> Client {
-    let path = std::env::var("TEST_KUBECONFIG")
-        .expect("TEST_KUBECONFIG must name a kubeconfig: run `tests/cluster/services up` and `eval \"$(tests/cluster/services env)\"`");
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let kubeconfig = Kubeconfig::read_from(Path::new(&path)).unwrap();
-    let config = KubeConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
-}
-
-async fn crd(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let name = PartnerConnection::crd_name();
-    // What is there may be of another version, which drops the fields that it does not know.
-    let params = PatchParams::apply("liaison-tests").force();
-    let definition = liaison_crds::schema::partner_connection().unwrap();
-    api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
-    let established = kube::runtime::conditions::is_crd_established();
-    let waiting = kube::runtime::wait::await_condition(api, name, established);
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
-}
-
-async fn secret(client: &Client, namespace: &str, name: &str, data: &[(&str, &[u8])]) {
-    let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.to_vec()))).collect();
-    let secret = Secret {
-        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
-        data: Some(data),
-        ..Default::default()
-    };
-    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &secret).await.unwrap();
-}
-
-async fn tls_secret(client: &Client, namespace: &str, name: &str, m: &KeyMaterial) {
-    secret(client, namespace, name, &[("tls.crt", &m.chain), ("tls.key", &m.key), ("ca.crt", &m.ca)]).await;
-}
 
 fn connected(object: &PartnerConnection) -> Option<(String, String)> {
     let conditions = &object.status.as_ref()?.conditions;

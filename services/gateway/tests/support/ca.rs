@@ -3,9 +3,11 @@
 use liaison_gateway::tls::KeyMaterial;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    SanType, SubjectPublicKeyInfo,
 };
+use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
 /// Root and issuing certificate.
 pub struct Ca {
@@ -60,6 +62,20 @@ impl Ca {
             request: CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap(),
             sha256: hex::encode(Sha256::digest(certificate.der())),
         }
+    }
+
+    /// A client's leaf for the key of somebody's PKCS#10 request: chain and fingerprint.
+    pub fn sign(&self, request: &str, uri: &str) -> (String, String) {
+        let der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes()).unwrap();
+        let (_, parsed) = X509CertificationRequest::from_der(&der).unwrap();
+        let key = SubjectPublicKeyInfo::from_der(parsed.certification_request_info.subject_pki.raw).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = format!("{}{}", certificate.pem(), self.issuing);
+        (chain, hex::encode(Sha256::digest(certificate.der())))
     }
 
     /// A server's leaf.

@@ -10,10 +10,12 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Parser as _;
+use futures::future::BoxFuture;
 use liaison_crds::preshared_entry;
 use liaison_gateway::{
     config::Config,
     control::{Change, Feeds, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
+    enrolment::{Answer, Asked, Certificates},
     filter::HTTPS,
     privileges::{Opened, reduce},
     serve,
@@ -188,6 +190,15 @@ pub fn public_key(private: &str) -> String {
     STANDARD.encode(public.as_bytes())
 }
 
+/// Answers no request for a certificate.
+struct Nobody;
+
+impl Certificates for Nobody {
+    fn ask<'a>(&'a self, _: &'a Asked) -> BoxFuture<'a, Result<Answer, String>> {
+        Box::pin(std::future::ready(Ok(Answer::Pending)))
+    }
+}
+
 /// The child: serves until its standard input ends, with the privileges that the program keeps.
 pub fn child() {
     tracing_subscriber::fmt().with_env_filter("info,gotatun=off").with_writer(std::io::stderr).with_ansi(false).init();
@@ -230,7 +241,12 @@ pub fn child() {
             }
         });
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(config, Feeds { changes, secrets, words }, opened, stop.clone()));
+        let serving = tokio::spawn(serve(
+            config,
+            Feeds { changes, secrets, words, certificates: Arc::new(Nobody) },
+            opened,
+            stop.clone(),
+        ));
         while let Some(line) = lines.recv().await {
             let named = |o: Value| {
                 let name = o["metadata"]["name"].as_str().unwrap().to_owned();

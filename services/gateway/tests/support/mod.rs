@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod ca;
+pub mod cluster;
 pub mod gateway;
 pub mod infopol;
 pub mod partner;

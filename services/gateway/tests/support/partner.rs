@@ -302,6 +302,19 @@ impl Partner {
         command
     }
 
+    /// A shell script in its network namespace, in the directory of its files, which ends at the first failure. `$name` is
+    /// its server name; `est PATH ARGUMENT...` is curl to the enrolment service of its gateway.
+    pub fn sh(&self, script: &str) -> Output {
+        let (name, address) = (self.server_name(), self.addresses().0);
+        let head = format!(
+            "set -eu; name={name} gateway={address}\n\
+             est() {{ path=$1; shift; curl -sS -m 30 --cacert root.pem --resolve $name:8443:$gateway \"$@\" \
+             https://$name:8443/.well-known/est/$path; }}\n"
+        );
+        let mut command = self.namespace.command("sh");
+        command.args(["-c", &(head + script)]).current_dir(self.files.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// The path of one of its files.
     pub fn file(&self, name: &str) -> String {
         self.files.path().join(name).to_str().unwrap().to_owned()

@@ -1,0 +1,53 @@
+//! The test API server (`tests/cluster/services up`), and what the gateway finds there.
+
+use std::{path::Path, time::Duration};
+
+use k8s_openapi::{
+    ByteString, api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config as KubeConfig, CustomResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use liaison_crds::PartnerConnection;
+use liaison_gateway::tls::KeyMaterial;
+
+/// A client of the test API server.
+pub async fn client() -> Client {
+    let path = std::env::var("TEST_KUBECONFIG")
+        .expect("TEST_KUBECONFIG must name a kubeconfig: run `tests/cluster/services up` and `eval \"$(tests/cluster/services env)\"`");
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(Path::new(&path)).unwrap();
+    let config = KubeConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Defines PartnerConnection as it is now.
+pub async fn crd(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = PartnerConnection::crd_name();
+    // What is there may be of another version, which drops the fields that it does not know.
+    let params = PatchParams::apply("liaison-tests").force();
+    let definition = liaison_crds::schema::partner_connection().unwrap();
+    api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
+    let established = kube::runtime::conditions::is_crd_established();
+    let waiting = kube::runtime::wait::await_condition(api, name, established);
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+}
+
+/// Makes a Secret.
+pub async fn secret(client: &Client, namespace: &str, name: &str, data: &[(&str, &[u8])]) {
+    let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.to_vec()))).collect();
+    let secret = Secret {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        data: Some(data),
+        ..Default::default()
+    };
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &secret).await.unwrap();
+}
+
+/// Makes a Secret of key material.
+pub async fn tls_secret(client: &Client, namespace: &str, name: &str, m: &KeyMaterial) {
+    secret(client, namespace, name, &[("tls.crt", &m.chain), ("tls.key", &m.key), ("ca.crt", &m.ca)]).await;
+}
