@@ -327,7 +327,7 @@ pub struct PartnerConnectionStatus {
     pub wire_guard_keys_seen: Vec<SeenKey>,
     /// Certificates that are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 6))]
+    #[schemars(length(max = 16))]
     pub certificates: Vec<IssuedCertificate>,
     /// The enrolment token; the token itself is in no status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -450,7 +450,7 @@ pub struct Connection {
     /// Name that the gateway's certificate and the requests' Host must bear.
     #[schemars(length(max = 253))]
     pub server_name: String,
-    /// CA certificates in PEM against which the gateway's certificate is verified.
+    /// CA certificates in PEM against which the gateway's certificate is verified; more than one while roots change.
     #[schemars(length(max = 16384))]
     pub ca_bundle: String,
 }
@@ -507,7 +507,7 @@ pub struct IssuedCertificate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub enrolled_by: Option<String>,
-    /// Leaf and issuing certificate in PEM.
+    /// Leaf and issuing certificate in PEM, and while roots change the new root as the old one certifies it.
     #[schemars(length(max = 16384))]
     pub chain: String,
     /// Start of validity.

@@ -98,20 +98,48 @@ pub struct CaPair {
     pub key: KeyPem,
 }
 
-/// Makes a root.
-pub fn make_root(domain: &str, now: Timestamp, serial: [u8; 16]) -> Result<CaPair, Error> {
+/// A name of its own for each CA: a server says by name which roots it accepts.
+fn ca_name(kind: &str, number: u32, domain: &str) -> String {
+    if number == 1 { format!("Liaison {kind} CA ({domain})") } else { format!("Liaison {kind} CA {number} ({domain})") }
+}
+
+/// Makes the root of this number.
+pub fn make_root(domain: &str, number: u32, now: Timestamp, serial: [u8; 16]) -> Result<CaPair, Error> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
-    let params = ca_params(&format!("Liaison Root CA ({domain})"), None, now, now_plus(now, ROOT_DAYS), serial);
+    let params = ca_params(&ca_name("Root", number, domain), None, now, now_plus(now, ROOT_DAYS), serial);
     let certificate = params.self_signed(&key)?.pem();
     Ok(CaPair { certificate, key: KeyPem(key.serialize_pem()) })
 }
 
-/// Makes the issuing CA under a root.
-pub fn make_issuing(root: &CaPair, domain: &str, now: Timestamp, serial: [u8; 16]) -> Result<CaPair, Error> {
+/// The new root as the old one certifies it: who holds only the old one can verify what is under the new one. It is a CA of
+/// the same name and key, and ends with the old root at the latest.
+pub fn cross_sign(
+    old: &CaPair,
+    new: &CaPair,
+    domain: &str,
+    number: u32,
+    now: Timestamp,
+    serial: [u8; 16],
+) -> Result<String, Error> {
+    let issuer = Issuer::from_ca_cert_pem(&old.certificate, KeyPair::from_pem(&old.key.0)?)?;
+    let key = KeyPair::from_pem(&new.key.0)?;
+    let until = read(&old.certificate)?.not_after.min(read(&new.certificate)?.not_after);
+    let params = ca_params(&ca_name("Root", number, domain), None, now, until, serial);
+    Ok(params.signed_by(&key, &issuer)?.pem())
+}
+
+/// Makes the issuing CA of this number under a root.
+pub fn make_issuing(
+    root: &CaPair,
+    domain: &str,
+    number: u32,
+    now: Timestamp,
+    serial: [u8; 16],
+) -> Result<CaPair, Error> {
     let issuer = Issuer::from_ca_cert_pem(&root.certificate, KeyPair::from_pem(&root.key.0)?)?;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
     let until = now_plus(now, ISSUING_DAYS).min(read(&root.certificate)?.not_after);
-    let params = ca_params(&format!("Liaison Issuing CA ({domain})"), Some(0), now, until, serial);
+    let params = ca_params(&ca_name("Issuing", number, domain), Some(0), now, until, serial);
     let certificate = params.signed_by(&key, &issuer)?.pem();
     Ok(CaPair { certificate, key: KeyPem(key.serialize_pem()) })
 }
@@ -122,8 +150,10 @@ pub struct Authority {
     not_after: Timestamp,
     /// The issuing certificate in PEM.
     pub certificate: String,
-    /// The root certificate in PEM: what others verify against.
-    pub root: String,
+    /// What follows a leaf: the issuing certificate, and its root as earlier roots certify it, while those are trusted.
+    pub above: String,
+    /// The root certificates in PEM: what others verify against.
+    pub bundle: String,
 }
 
 impl fmt::Debug for Authority {
@@ -133,11 +163,12 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// From the issuing pair and the root's certificate.
-    pub fn load(issuing: &CaPair, root: &str) -> Result<Self, Error> {
+    /// From the issuing pair, the cross certificates that its chains need, and the certificates of all trusted roots.
+    pub fn load(issuing: &CaPair, crosses: &str, bundle: &str) -> Result<Self, Error> {
         let issuer = Issuer::from_ca_cert_pem(&issuing.certificate, KeyPair::from_pem(&issuing.key.0)?)?;
         let not_after = read(&issuing.certificate)?.not_after;
-        Ok(Self { issuer, not_after, certificate: issuing.certificate.clone(), root: root.to_owned() })
+        let above = format!("{}{crosses}", issuing.certificate);
+        Ok(Self { issuer, not_after, certificate: issuing.certificate.clone(), above, bundle: bundle.to_owned() })
     }
 
     /// Issues a leaf for a public key.
@@ -173,7 +204,7 @@ impl Authority {
         date(&mut params, now, not_after);
         let leaf = params.signed_by(key, &self.issuer)?;
         Ok(Issued {
-            chain: format!("{}{}", leaf.pem(), self.certificate),
+            chain: format!("{}{}", leaf.pem(), self.above),
             sha256: hex::encode(Sha256::digest(leaf.der())),
             not_before: seconds(now.as_second() - BACKDATE),
             not_after: seconds(not_after.as_second()),
@@ -194,9 +225,29 @@ impl Authority {
 
     /// Whether a chain is to be issued again: unreadable, of another issuer, or past two thirds of its life.
     pub fn is_due(&self, chain: &str, now: Timestamp) -> bool {
-        !chain.contains(self.certificate.trim()) || read(chain).map_or(true, |leaf| now >= leaf.renewal())
+        !self.issued(chain) || read(chain).map_or(true, |leaf| now >= leaf.renewal())
+    }
+
+    /// Whether the other signs with the same certificate, and leads to the same roots.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.above == other.above && self.bundle == other.bundle
+    }
+
+    /// Whether a chain is of a leaf that this CA issued.
+    fn issued(&self, chain: &str) -> bool {
+        chain.contains(self.certificate.trim())
+    }
+
+    /// The same leaf with what follows it now: cross certificates come and go while it lives. None where nothing changes.
+    pub fn rechain(&self, chain: &str) -> Option<String> {
+        let leaf = chain.split_inclusive(END).next().filter(|leaf| leaf.ends_with(END))?;
+        let now = format!("{leaf}\n{}", self.above);
+        (self.issued(chain) && now != chain).then_some(now)
     }
 }
+
+/// The last line of a certificate in PEM.
+const END: &str = "-----END CERTIFICATE-----";
 
 /// The key that signs statements, with its certificate.
 pub struct Signer {
@@ -249,6 +300,32 @@ impl Validity {
         let (from, until) = (self.not_before.as_second(), self.not_after.as_second());
         seconds(from + (until - from) / 3 * 2)
     }
+}
+
+/// Lower-case hex SHA-256 of each certificate of a PEM text, in its order. What is no PEM is left out.
+pub fn digests(pem: &str) -> Vec<String> {
+    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
+    blocks.map(|block| liaison_records::trust::digest(&block.contents)).collect()
+}
+
+/// Lower-case hex SHA-256 of the subject's DER of the first certificate of a PEM text.
+pub fn subject_digest(pem: &str) -> Result<String, Error> {
+    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(&error))?;
+    let (_, certificate) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
+    Ok(liaison_records::trust::digest(certificate.subject().as_raw()))
+}
+
+/// Whether the first certificate of a PEM text was signed by that of the other.
+pub fn is_signed_by(pem: &str, issuer: &str) -> bool {
+    let verify = || {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+        let (_, issuer) = x509_parser::pem::parse_x509_pem(issuer.as_bytes()).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
+        let (_, issuer) = X509Certificate::from_der(&issuer.contents).ok()?;
+        certificate.verify_signature(Some(issuer.public_key())).ok()
+    };
+    verify().is_some()
 }
 
 /// Reads the first certificate of a PEM text.
@@ -352,9 +429,9 @@ mod tests {
     }
 
     fn authority() -> Authority {
-        let root = make_root("liaison.example.ca", now(), [1; 16]).unwrap();
-        let issuing = make_issuing(&root, "liaison.example.ca", now(), [2; 16]).unwrap();
-        Authority::load(&issuing, &root.certificate).unwrap()
+        let root = make_root("liaison.example.ca", 1, now(), [1; 16]).unwrap();
+        let issuing = make_issuing(&root, "liaison.example.ca", 1, now(), [2; 16]).unwrap();
+        Authority::load(&issuing, "", &root.certificate).unwrap()
     }
 
     fn subject() -> Subject {

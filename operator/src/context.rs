@@ -12,6 +12,7 @@ use kube::{
     },
 };
 use liaison_crds::PartnerConnection;
+use tokio::sync::watch;
 
 use crate::{
     apply,
@@ -30,8 +31,8 @@ pub struct Context {
     pub settings: Settings,
     /// Tunnel pools.
     pub pools: Pools,
-    /// The issuing CA.
-    pub authority: Arc<Authority>,
+    /// The issuing CA; another after a rotation.
+    authority: watch::Sender<Arc<Authority>>,
     /// The gateway's WireGuard public key, base64.
     pub gateway_key: String,
     /// Metrics.
@@ -64,7 +65,7 @@ impl Context {
             client,
             settings,
             pools,
-            authority,
+            authority: watch::Sender::new(authority),
             gateway_key,
             metrics,
             backoff: Backoff::default(),
@@ -72,6 +73,25 @@ impl Context {
             verifying: tokio::sync::Mutex::new(()),
             clock: Timestamp::now,
         })
+    }
+
+    /// The issuing CA, as it is now.
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.borrow().clone()
+    }
+
+    /// Takes another issuing CA, or other roots beside it; what was issued is looked at again.
+    pub fn set_authority(&self, authority: Arc<Authority>) {
+        self.authority.send_if_modified(|held| {
+            let other = !held.is_same(&authority);
+            *held = authority;
+            other
+        });
+    }
+
+    /// Says when there is another.
+    pub fn authorities(&self) -> watch::Receiver<Arc<Authority>> {
+        self.authority.subscribe()
     }
 
     /// Now, in whole seconds, which is what Kubernetes keeps.

@@ -14,8 +14,8 @@ use kube::{
 };
 
 use crate::{
-    apply,
-    ca::{self, Authority, CaPair, KeyPem, SERVER_DAYS, Signer, Subject},
+    apply, authorities,
+    ca::{self, Authority, KeyPem, SERVER_DAYS, Signer, Subject},
     settings::Settings,
 };
 
@@ -59,11 +59,7 @@ pub const SIGNING: &str = "statement-signing";
 pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Result<Installed, Error> {
     let system: Api<Secret> = Api::namespaced(client.clone(), &settings.system_namespace);
     let gateway: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
-    let root = ensure_ca(&system, "liaison-ca-root", || ca::make_root(&settings.domain, now, rand::random())).await?;
-    let issuing =
-        ensure_ca(&system, "liaison-ca-issuing", || ca::make_issuing(&root, &settings.domain, now, rand::random()))
-            .await?;
-    let authority = Authority::load(&issuing, &root.certificate)?;
+    let authority = authorities::ensure(&system, &settings.domain, now).await?.authority()?;
     for (in_gateway, name, subject) in subjects(settings) {
         let api = if in_gateway { &gateway } else { &system };
         ensure_tls(
@@ -207,16 +203,26 @@ async fn renew(
     authority: &Authority,
     now: Timestamp,
 ) -> Result<Secret, Error> {
-    let fingerprint = wanted.subject.fingerprint();
-    let fresh = text(&live, "tls.crt").is_some_and(|chain| !authority.is_due(&chain, now))
+    let chain = text(&live, "tls.crt").unwrap_or_default();
+    let good = !authority.is_due(&chain, now)
         && text(&live, "tls.key").is_some()
-        && text(&live, "ca.crt").as_deref() == Some(authority.root.as_str())
-        && live.annotations().get(SUBJECT) == Some(&fingerprint);
-    if fresh {
+        && live.annotations().get(SUBJECT) == Some(&wanted.subject.fingerprint());
+    let trusts = text(&live, "ca.crt").as_deref() == Some(authority.bundle.as_str());
+    let rechained = authority.rechain(&chain).filter(|_| good);
+    if good && trusts && rechained.is_none() {
         return Ok(live);
     }
     // The resourceVersion stays in it: of two that renew at once, one fails and looks again.
-    let next = fill(live, wanted, authority, now)?;
+    let next = if good {
+        // The same leaf and key: what others verify by, and what leads there, comes and goes without a new one.
+        let mut next = live;
+        let data = next.data.get_or_insert_default();
+        data.insert("tls.crt".to_owned(), bytes(&rechained.unwrap_or(chain)));
+        data.insert("ca.crt".to_owned(), bytes(&authority.bundle));
+        next
+    } else {
+        fill(live, wanted, authority, now)?
+    };
     Ok(api
         .replace(
             &wanted.name,
@@ -242,30 +248,8 @@ fn fill(mut secret: Secret, wanted: &Wanted, authority: &Authority, now: Timesta
     }
     data.insert("tls.crt".to_owned(), bytes(&issued.chain));
     data.insert("tls.key".to_owned(), bytes(&key));
-    data.insert("ca.crt".to_owned(), bytes(&authority.root));
+    data.insert("ca.crt".to_owned(), bytes(&authority.bundle));
     Ok(secret)
-}
-
-async fn ensure_ca(
-    api: &Api<Secret>,
-    name: &str,
-    make: impl FnOnce() -> Result<CaPair, ca::Error>,
-) -> Result<CaPair, Error> {
-    let live = if let Some(live) = api.get_opt(name).await? {
-        live
-    } else {
-        let pair = make()?;
-        let data = [
-            ("tls.crt".to_owned(), bytes(&pair.certificate)),
-            ("tls.key".to_owned(), bytes(&pair.key.0)),
-            ("ca.crt".to_owned(), bytes(&pair.certificate)),
-        ];
-        apply::create_once(api, &secret(name, "kubernetes.io/tls", data.into())).await?.0
-    };
-    let broken = |key| Error::Broken { name: name.to_owned(), key };
-    let certificate = text(&live, "tls.crt").ok_or_else(|| broken("tls.crt"))?;
-    let key = text(&live, "tls.key").ok_or_else(|| broken("tls.key"))?;
-    Ok(CaPair { certificate, key: KeyPem(key) })
 }
 
 async fn ensure_wire_guard(api: &Api<Secret>) -> Result<String, Error> {
@@ -308,7 +292,7 @@ pub fn bytes(text: &str) -> ByteString {
     ByteString(text.as_bytes().to_vec())
 }
 
-fn own_labels() -> [(String, String); 2] {
+pub(crate) fn own_labels() -> [(String, String); 2] {
     [("app.kubernetes.io/managed-by", apply::MANAGER), ("app.kubernetes.io/part-of", "liaison")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
 }

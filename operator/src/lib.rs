@@ -1,9 +1,10 @@
 //! The operator: from the two resources to Kubernetes objects and certificates.
 //!
 //! Kubernetes only, no SQL: what must be done in a database is a Job of sync. It is never in a packet's way and never in
-//! revocation's. Pure: slots, ca, scram, leader::evaluate, validate, plan, status. Edges: the rest.
+//! revocation's. Pure: slots, ca, rotation, scram, leader::evaluate, validate, plan, status. Edges: the rest.
 
 pub mod apply;
+pub mod authorities;
 pub mod backoff;
 pub mod ca;
 pub mod claims;
@@ -12,9 +13,12 @@ pub mod health;
 pub mod install;
 pub mod leader;
 pub mod metrics;
+pub mod observe;
 pub mod partner_connection;
 pub mod pool;
 pub mod preshared;
+pub mod rotate;
+pub mod rotation;
 pub mod run;
 pub mod scram;
 pub mod settings;

@@ -42,6 +42,13 @@ pub struct Slots {
     pub state: &'static str,
 }
 
+/// A tier of the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfTier {
+    /// `root` or `issuing`.
+    pub tier: &'static str,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -53,6 +60,10 @@ pub struct Metrics {
     pub certificate_expiration: Family<Partner, Gauge<i64, AtomicI64>>,
     /// Tunnel slots of the pool, as the leader last counted them.
     pub slots: Family<Slots, Gauge<i64, AtomicI64>>,
+    /// Unix time at which the active CA of a tier ends.
+    pub authority_expiration: Family<OfTier, Gauge<i64, AtomicI64>>,
+    /// For how many a step of a tier's rotation waits without an end.
+    pub authority_laggards: Family<OfTier, Gauge<i64, AtomicI64>>,
     /// 1 on the leader.
     pub leader: Gauge<i64, AtomicI64>,
     registry: Mutex<Registry>,
@@ -75,8 +86,28 @@ impl Default for Metrics {
             Family::clone(&certificate_expiration),
         );
         registry.register("liaison_operator_tunnel_slots", "Tunnel slots of the pool", Family::clone(&slots));
+        let (authority_expiration, authority_laggards) = (Family::default(), Family::default());
+        registry.register(
+            "liaison_operator_authority_expiration_timestamp_seconds",
+            "When the CA that signs ends, Unix time",
+            Family::clone(&authority_expiration),
+        );
+        registry.register(
+            "liaison_operator_authority_laggards",
+            "For how many a step of a CA's rotation waits until they change, or somebody looks",
+            Family::clone(&authority_laggards),
+        );
         registry.register("liaison_operator_leader", "1 on the replica that leads", Gauge::clone(&leader));
-        Self { reconciles, conditions, certificate_expiration, slots, leader, registry: Mutex::new(registry) }
+        Self {
+            reconciles,
+            conditions,
+            certificate_expiration,
+            slots,
+            authority_expiration,
+            authority_laggards,
+            leader,
+            registry: Mutex::new(registry),
+        }
     }
 }
 

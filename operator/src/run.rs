@@ -15,8 +15,11 @@ use std::{
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
-    apps::v1::Deployment, batch::v1::Job, certificates::v1::CertificateSigningRequest, coordination::v1::Lease,
-    core::v1::Pod,
+    apps::v1::Deployment,
+    batch::v1::Job,
+    certificates::v1::CertificateSigningRequest,
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -31,13 +34,13 @@ use liaison_crds::{PARTNER_LABEL, PartnerConnection, SharingAgreement};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    apply,
+    apply, ca,
     context::Context,
     health::{self, Health},
     install,
     leader::{self, Candidate},
     metrics::Metrics,
-    partner_connection, pool,
+    partner_connection, pool, rotate,
     settings::{Cli, Command, Settings},
     sharing_agreement, signing,
 };
@@ -50,6 +53,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const INSTALL_PERIOD: Duration = Duration::from_mins(5);
 /// How often slots are counted, and those freed whose quarantine is over.
 const POOL_PERIOD: Duration = Duration::from_mins(5);
+/// The same while a rotation waits for somebody.
+const ROTATION_PERIOD: Duration = Duration::from_secs(30);
 /// Shorter than the idle limits of load balancers before API servers, which would freeze a watch.
 const WATCH_SECONDS: u32 = 200;
 
@@ -188,6 +193,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         labelled::<Pod>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
         // A partner asks for a certificate itself.
         labelled::<CertificateSigningRequest>(Api::all(client.clone()), ns),
+        of_authority(context.authorities(), connections.clone()),
     ]);
     let agreement_queue = stream::select_all([
         own(Api::namespaced(client.clone(), ns), agreements_writer),
@@ -218,16 +224,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     )
     .for_each(|result| async move { log(result) });
     let (signer, signers) = tokio::sync::watch::channel(installed.signer);
-    let own_certificates = async {
-        loop {
-            tokio::time::sleep(INSTALL_PERIOD).await;
-            match install::ensure(client, settings, jiff::Timestamp::now()).await {
-                // It is another when its certificate was renewed.
-                Ok(installed) => drop(signer.send_replace(installed.signer)),
-                Err(error) => tracing::warn!(%error, "the installation's own certificates could not be checked"),
-            }
-        }
-    };
+    let own_certificates = keep_authority(client, settings, &context, signer);
     let slots = async {
         let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
         loop {
@@ -246,6 +243,45 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         () = own_certificates => Ok(()),
         () = slots => Ok(()),
         () = signing => Err("the watch of statements ended".into()),
+    }
+}
+
+/// Rotates the CAs, and keeps the installation's own certificates; looks when somebody asks, and now and then.
+async fn keep_authority(
+    client: &Client,
+    settings: &Settings,
+    context: &Context,
+    signer: tokio::sync::watch::Sender<Arc<ca::Signer>>,
+) {
+    let maps: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(client.clone(), &settings.system_namespace);
+    let mut asked = std::pin::pin!(
+        watcher(maps, watching().fields(&format!("metadata.name={}", rotate::NAME)))
+            .default_backoff()
+            .touched_objects()
+    );
+    loop {
+        let period = match Box::pin(rotate::visit(client, settings, &context.metrics, jiff::Timestamp::now())).await {
+            Ok(visited) if visited.waiting => ROTATION_PERIOD,
+            Ok(_) => INSTALL_PERIOD,
+            Err(error) => {
+                tracing::warn!(%error, "the authority's CAs could not be looked at");
+                ROTATION_PERIOD
+            }
+        };
+        match install::ensure(client, settings, jiff::Timestamp::now()).await {
+            Ok(installed) => {
+                context.set_authority(installed.authority);
+                // It is another when its certificate was renewed.
+                signer.send_replace(installed.signer);
+            }
+            Err(error) => tracing::warn!(%error, "the installation's own certificates could not be checked"),
+        }
+        let end = tokio::time::sleep(period);
+        tokio::select! {
+            () = end => {}
+            // What is written there by this very visit is looked at once more, and not written again.
+            Some(_) = asked.next() => {}
+        }
     }
 }
 
@@ -287,6 +323,21 @@ fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) 
             })
             .try_flatten(),
     )
+}
+
+/// Every connection, when what signs or what is trusted is another.
+fn of_authority(
+    authorities: tokio::sync::watch::Receiver<Arc<ca::Authority>>,
+    connections: Store<Connection>,
+) -> Queue<Connection> {
+    let changes = stream::unfold(authorities, |mut authorities| async move {
+        authorities.changed().await.ok()?;
+        Some(((), authorities))
+    });
+    Box::pin(changes.flat_map(move |()| {
+        let all: Vec<_> = connections.state().iter().map(|guard| Ok(ObjectRef::from_obj(guard.as_ref()))).collect();
+        stream::iter(all)
+    }))
 }
 
 /// Every change of a connection, for the agreement that it names.

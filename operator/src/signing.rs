@@ -135,9 +135,9 @@ mod tests {
     }
 
     fn signer() -> Signer {
-        let root = make_root("liaison.example.ca", now(), [1; 16]).unwrap();
-        let issuing = make_issuing(&root, "liaison.example.ca", now(), [2; 16]).unwrap();
-        let authority = Authority::load(&issuing, &root.certificate).unwrap();
+        let root = make_root("liaison.example.ca", 1, now(), [1; 16]).unwrap();
+        let issuing = make_issuing(&root, "liaison.example.ca", 1, now(), [2; 16]).unwrap();
+        let authority = Authority::load(&issuing, "", &root.certificate).unwrap();
         let (issued, key) = authority.issue_with_key(&Subject::default(), now(), [3; 16]).unwrap();
         Signer::load(&issued.chain, &key).unwrap()
     }

@@ -184,6 +184,14 @@ volumes:
 {{- end }}
 {{- end }}
 
+{{- define "liaison.fromOperator" -}}
+- ports: [{port: 8080, protocol: TCP}]
+  from:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ . }} }
+      podSelector: {matchLabels: {app.kubernetes.io/name: operator}}
+{{- end }}
+
 {{- define "liaison.metricsIngress" -}}
 - ports: [{port: 8080, protocol: TCP}]
   from:

@@ -24,7 +24,6 @@ use kube::{
 use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment, revocation::Floor};
 use liaison_records::names::PartnerName;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::{
     Error,
@@ -192,13 +191,13 @@ impl Visit<'_> {
     ) -> Result<Outcome, Error> {
         let ctx = self.ctx;
         let partner = &self.names.partner;
+        let authority = ctx.authority();
         let connection = slot.map(|slot| {
-            plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &ctx.authority.root)
+            plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &authority.bundle)
         });
         let (mut keys, certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
-            let issued =
-                plan::certificates(&subject, checked, before, memories, &ctx.authority, self.now, rand::random)?;
+            let issued = plan::certificates(&subject, checked, before, memories, &authority, self.now, rand::random)?;
             (plan::keys(checked, before, memories), issued)
         } else {
             (Vec::new(), Vec::new())
@@ -340,7 +339,7 @@ impl Visit<'_> {
             subject,
             tls_type: false,
         };
-        Ok(install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority, self.now).await?)
+        Ok(install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority(), self.now).await?)
     }
 
     /// The read service.
@@ -352,7 +351,7 @@ impl Visit<'_> {
     ) -> Result<Option<Deployment>, Error> {
         let (settings, names) = (&self.ctx.settings, self.names);
         let Some(store) = world.store_secret.as_ref().and_then(store) else { return Ok(world.deployment.clone()) };
-        let reader = self.reader(connection).await?;
+        self.reader(connection).await?;
         let wanted = Wanted {
             name: names.infopol_tls.clone(),
             tls_type: true,
@@ -370,15 +369,13 @@ impl Visit<'_> {
                 ..Subject::default()
             },
         };
-        let tls = install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority, self.now).await?;
-        let chains = [&tls, &reader].map(|secret| install::text(secret, "tls.crt").unwrap_or_default());
+        install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority(), self.now).await?;
         let infopol = Infopol {
             names,
             settings,
             owner: owner(connection).unwrap_or_default(),
             store,
             reader: self.role()?,
-            certificates: hex::encode(&Sha256::digest(chains.concat())[..8]),
             replicas: if checked.serving() { i32::from(settings.infopol_replicas) } else { 0 },
         };
         apply::ensure(&self.partners::<ServiceAccount>(), infopol.service_account()?).await?;

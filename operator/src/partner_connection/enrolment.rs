@@ -320,7 +320,7 @@ impl Visit<'_> {
             token.used_by = Some(key.clone());
         }
         let subject = plan::subject(partner, &self.ctx.settings.domain);
-        let issued = self.ctx.authority.issue(&asked.request.key, &subject, self.now, rand::random())?;
+        let issued = self.ctx.authority().issue(&asked.request.key, &subject, self.now, rand::random())?;
         let new = IssuedCertificate {
             sha256: issued.sha256,
             public_key_sha256: key.clone(),

@@ -18,8 +18,9 @@ pub fn now() -> Timestamp {
 
 /// A CA.
 pub fn authority() -> Authority {
-    let root = ca::make_root("liaison.example.ca", now(), [1; 16]).unwrap();
-    Authority::load(&ca::make_issuing(&root, "liaison.example.ca", now(), [2; 16]).unwrap(), &root.certificate).unwrap()
+    let root = ca::make_root("liaison.example.ca", 1, now(), [1; 16]).unwrap();
+    let issuing = ca::make_issuing(&root, "liaison.example.ca", 1, now(), [2; 16]).unwrap();
+    Authority::load(&issuing, "", &root.certificate).unwrap()
 }
 
 /// Settings.

@@ -63,7 +63,10 @@ pub fn subject(partner: &str, domain: &str) -> Subject {
     }
 }
 
-/// The certificates that are accepted: for each request the newest, and its predecessor until that ends.
+/// Certificates of one request that may be accepted at a time.
+const MOST: usize = 6;
+
+/// The certificates that are accepted: for each request the newest, and its predecessors until they end.
 ///
 /// One is issued when there is none and the connection is accepted, and again at two thirds of its life while the partner
 /// is authorized at all.
@@ -110,8 +113,10 @@ pub fn certificates(
                 },
             );
         }
-        held.truncate(2);
+        // Two of each issuing CA that may still be in use, and no more.
+        held.truncate(MOST);
         for held in &mut held {
+            held.chain = authority.rechain(&held.chain).unwrap_or_else(|| std::mem::take(&mut held.chain));
             held.key_first_seen = Some(Time(first_seen));
         }
         all.extend(held);
@@ -144,7 +149,7 @@ pub fn connection(
     pools: &Pools,
     settings: &Settings,
     gateway_key: &str,
-    root: &str,
+    bundle: &str,
 ) -> Connection {
     let (gateway_addresses, partner_addresses) = pools.addresses(slot);
     Connection {
@@ -153,7 +158,7 @@ pub fn connection(
         partner_addresses,
         gateway_addresses,
         server_name: format!("{partner}.{}", settings.domain),
-        ca_bundle: root.to_owned(),
+        ca_bundle: bundle.to_owned(),
     }
 }
 

@@ -44,8 +44,6 @@ pub struct Infopol<'a> {
     pub store: Store,
     /// Its role.
     pub reader: String,
-    /// Digest of its certificates: a new one rolls the pods, so they need not watch files.
-    pub certificates: String,
     /// 0 when it is not to serve.
     pub replicas: i32,
 }
@@ -206,13 +204,23 @@ impl Infopol<'_> {
             "spec": {
                 "podSelector": {"matchLabels": self.names.selector()},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{
-                    "from": [{
-                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.settings.gateway_namespace}},
-                        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}},
-                    }],
-                    "ports": [{"port": 8443, "protocol": "TCP"}],
-                }],
+                "ingress": [
+                    {
+                        "from": [{
+                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.settings.gateway_namespace}},
+                            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}},
+                        }],
+                        "ports": [{"port": 8443, "protocol": "TCP"}],
+                    },
+                    // Which roots it holds, and which certificate it shows.
+                    {
+                        "from": [{
+                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": system}},
+                            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "operator"}},
+                        }],
+                        "ports": [{"port": 8080, "protocol": "TCP"}],
+                    },
+                ],
                 "egress": [egress],
             },
         }))
@@ -230,10 +238,8 @@ impl Infopol<'_> {
                 "selector": {"matchLabels": self.names.selector()},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
                 "template": {
-                    "metadata": {
-                        "labels": self.names.labels("infopol"),
-                        "annotations": {"federation.csc-scc.gc.ca/certificates": self.certificates},
-                    },
+                    // Nothing of its certificates: it takes new ones while it runs.
+                    "metadata": {"labels": self.names.labels("infopol")},
                     "spec": {
                         "serviceAccountName": self.names.infopol,
                         "automountServiceAccountToken": false,
@@ -353,7 +359,6 @@ mod tests {
             owner: OwnerReference::default(),
             store: Store { host: "store.liaison-system.svc".into(), port: "5432".into(), dbname: "store".into() },
             reader: "reader_vancouver_police".into(),
-            certificates: "x".into(),
             replicas: 1,
         };
         let deployment = serde_json::to_value(infopol.deployment().unwrap()).unwrap();

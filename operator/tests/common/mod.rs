@@ -273,7 +273,8 @@ impl Stage {
                 jobs.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
             let pods: Api<Pod> = self.system();
             for pod in pods.list(&ListParams::default()).await.unwrap() {
-                if !held.iter().any(|job| pod.labels().get("batch.kubernetes.io/job-name") == Some(job)) {
+                let of_job = pod.labels().get("batch.kubernetes.io/job-name");
+                if of_job.is_some_and(|job| !held.contains(job)) {
                     pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await.unwrap();
                     played = true;
                 }

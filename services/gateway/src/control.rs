@@ -30,6 +30,7 @@ use crate::{
     connected::{self, Tracker, Written},
     enrolment::Certificates,
     gate::Gate,
+    kubernetes::{CLIENT_SECRET, SERVER_SECRET},
     rotation::{Received, Told},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
     tls::{self, KeyMaterial},
@@ -584,26 +585,30 @@ fn wanted_preshared(secrets: &Secrets, partner: &Partner, key: WireGuardKey) -> 
 
 /// Takes TLS material for new connections; material that cannot be used leaves what is there.
 pub fn install(gate: &Gate, secrets: &Secrets) -> bool {
-    let server = secrets.server.as_ref().map(tls::server_config);
-    let client = secrets.client.as_ref().map(tls::client_config);
+    let server = secrets.server.as_ref().map(|material| (material, tls::server_config(material)));
+    let client = secrets.client.as_ref().map(|material| (material, tls::client_config(material)));
     let enrolling = secrets.server.as_ref().map(tls::enrolling);
     let mut both = server.is_some() && client.is_some();
     match server {
-        Some(Ok(config)) => {
+        Some((material, Ok(config))) => {
             gate.set_server_tls(Arc::new(config));
             if let Some(Ok(enrolling)) = enrolling {
                 gate.set_enrolling(enrolling);
             }
+            gate.set_trust(|report| tls::said(report, SERVER_SECRET, material));
         }
-        Some(Err(error)) => {
+        Some((_, Err(error))) => {
             both = false;
             tracing::error!(%error, "gateway-tls not taken");
         }
         None => {}
     }
     match client {
-        Some(Ok(config)) => gate.upstream.set_tls(Arc::new(config)),
-        Some(Err(error)) => {
+        Some((material, Ok(config))) => {
+            gate.upstream.set_tls(Arc::new(config));
+            gate.set_trust(|report| tls::said(report, CLIENT_SECRET, material));
+        }
+        Some((_, Err(error))) => {
             both = false;
             tracing::error!(%error, "gateway-client-tls not taken");
         }

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use liaison_records::trust::Report;
 use rustls::ServerConfig;
 
 use crate::{
@@ -25,6 +26,7 @@ pub struct Gate {
     view: RwLock<View>,
     server_tls: RwLock<Option<Arc<ServerConfig>>>,
     enrolling: RwLock<Option<Enrolling>>,
+    trust: RwLock<Report>,
     /// Live connections.
     pub connections: Arc<Connections>,
     /// Calls to InfoPols.
@@ -58,6 +60,7 @@ impl Gate {
             view: RwLock::new(View { table: Arc::new(Table::default()), heard_until: None }),
             server_tls: RwLock::default(),
             enrolling: RwLock::default(),
+            trust: RwLock::default(),
             connections: Arc::new(Connections::new(Arc::clone(&metrics))),
             upstream,
             metrics,
@@ -98,6 +101,16 @@ impl Gate {
     /// Replaces what partners enrol with.
     pub fn set_enrolling(&self, enrolling: Enrolling) {
         *self.enrolling.write().unwrap_or_else(PoisonError::into_inner) = Some(enrolling);
+    }
+
+    /// The certificates that are in use.
+    pub fn trust(&self) -> Report {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says which certificates are in use from now on.
+    pub fn set_trust(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.trust.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Counts a refusal, and logs it unless there are many. `partner` is whose address was called, or empty.

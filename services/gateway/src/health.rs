@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics` on a port of their own, which the packet filter keeps out of the tunnels.
+//! `/healthz`, `/readyz`, `/metrics`, and `/trust` for the operator, on a port of their own, which the packet filter keeps out of the tunnels.
 
 use std::{
     io,
@@ -9,11 +9,12 @@ use std::{
     },
 };
 
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
+use axum::{Json, Router, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
+use liaison_records::trust;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::gate::Gate;
 
 /// What readiness looks at.
 #[derive(Debug, Clone, Default)]
@@ -31,13 +32,10 @@ impl Readiness {
 }
 
 /// Serves until `stop`.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: Arc<Metrics>,
-    ready: Readiness,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(address: SocketAddr, gate: Arc<Gate>, ready: Readiness, stop: CancellationToken) -> io::Result<()> {
+    let metrics = Arc::clone(&gate.metrics);
     let app = Router::new()
+        .route(trust::PATH, get(async move || Json(gate.trust())))
         .route("/healthz", get(async || "ok\n"))
         .route(
             "/readyz",

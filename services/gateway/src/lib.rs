@@ -151,7 +151,7 @@ pub async fn serve(
     let ending = stop.child_token();
     let _ends = ending.clone().drop_guard();
     let readiness = Readiness::default();
-    let health = health::serve(config.health_addr, Arc::clone(&metrics), readiness.clone(), ending.clone());
+    let health = health::serve(config.health_addr, Arc::clone(&gate), readiness.clone(), ending.clone());
     let health = tokio::spawn(health);
 
     let (private_key, secrets) = loop {

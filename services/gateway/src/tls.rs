@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use liaison_records::trust::{self, Report};
 use rustls::{
     ClientConfig, NamedGroup, RootCertStore, ServerConfig,
     client::Resumption,
@@ -114,6 +115,15 @@ pub fn enrolling(material: &KeyMaterial) -> Result<Enrolling, TlsError> {
     let mut config = server(material, false)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Enrolling { config: Arc::new(config), authorities })
+}
+
+/// What is said of key material that is in use.
+pub fn said(report: &mut Report, used_as: &str, material: &KeyMaterial) {
+    let digests = |pem: &[u8]| -> Vec<String> {
+        CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).map(|der| trust::digest(&der)).collect()
+    };
+    report.trusts.insert(used_as.to_owned(), digests(&material.ca).into_iter().collect());
+    report.shows.insert(used_as.to_owned(), digests(&material.chain));
 }
 
 /// The configuration by which partners are served.

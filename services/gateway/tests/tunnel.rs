@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use liaison_records::trust::Report;
 use serde_json::{Value, json};
 use support::{
     DOMAIN,
@@ -86,11 +87,22 @@ fn a_request_goes_through_and_nothing_forged_with_it() {
     // A new server certificate is served without a restart; the old connection's certificate does not matter.
     let old = a.curl("/echo", &["-w", "%{certs}", "-o", "/dev/null"]).stdout;
     let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-    gateway.server(ca.material(&server));
+    // And a second root, as while the authority changes its own.
+    let other = Ca::new();
+    let mut material = ca.material(&server);
+    material.ca.extend_from_slice(other.root.as_bytes());
+    let held = |gateway: &Gateway| serde_json::from_str::<Report>(&gateway.http("trust").unwrap()).unwrap();
+    let before = held(&gateway);
+    assert_eq!((before.trusts["gateway-tls"].len(), before.trusts["gateway-client-tls"].len()), (1, 1));
+    gateway.server(material);
     eventually("the new certificate", Duration::from_secs(5), || {
         let new = a.curl("/echo", &["-w", "%{certs}", "-o", "/dev/null"]);
         new.status.success() && new.stdout != old
     });
+    let after = held(&gateway);
+    assert_eq!(after.shows["gateway-tls"][0], server.sha256);
+    assert_eq!(after.trusts["gateway-tls"].len(), 2);
+    assert_eq!(after.shows["gateway-client-tls"], before.shows["gateway-client-tls"]);
 
     let text = gateway.http("metrics").unwrap();
     let handshakes = gateway.metric("liaison_gateway_wireguard_handshakes_total{partner=\"a\"}");

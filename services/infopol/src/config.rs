@@ -3,10 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use liaison_records::names::PartnerName;
+use liaison_records::{names::PartnerName, trust};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::session::{SealError, Sealer};
+use crate::{
+    session::{SealError, Sealer},
+    tls,
+};
 
 /// InfoPol: the read service of one partner.
 #[derive(Debug, Clone, Parser)]
@@ -120,6 +123,17 @@ impl StoreConfig {
             ("lock_timeout", "5000"),
             ("idle_in_transaction_session_timeout", "10000"),
         ]))
+    }
+
+    /// Says which certificates a connection that is made now uses: they are read from their files each time.
+    pub fn said(&self, report: &mut trust::Report) {
+        let digests = |path: &PathBuf| tls::digests(&std::fs::read(path).unwrap_or_default());
+        if let Some(root) = &self.store_sslrootcert {
+            report.trusts.insert("store".to_owned(), digests(root).into_iter().collect());
+        }
+        if let Some(certificate) = &self.store_sslcert {
+            report.shows.insert("store".to_owned(), digests(certificate));
+        }
     }
 
     fn parts(&self, partner: &PartnerName) -> Result<PgConnectOptions, ConfigError> {

@@ -4,7 +4,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use liaison_records::trust;
 use sqlx::postgres::PgPoolOptions;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{App, router},
     client_cert,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, StoreConfig},
     metrics::Metrics,
     store::Store,
     tls::{Identity, TlsError, TlsListener},
@@ -65,6 +66,7 @@ impl Server {
             &config.partner,
             &config.domain,
         ));
+        let (held, store) = (Arc::clone(&identity), config.store.clone());
         let listener = TlsListener::bind(config.listen, identity, metrics, stop.clone())
             .await
             .map_err(|e| ServerError::Listen(config.listen, e))?;
@@ -74,7 +76,7 @@ impl Server {
         let health = plain.local_addr().unwrap_or(config.health_addr);
         tokio::spawn(watch(Arc::clone(&app), stop.clone()));
         let health_stop = stop.clone();
-        let health_server = axum::serve(plain, health_router(Arc::clone(&app)))
+        let health_server = axum::serve(plain, health_router(Arc::clone(&app), held, store))
             .with_graceful_shutdown(async move { health_stop.cancelled().await });
         tokio::spawn(async move {
             if let Err(error) = health_server.await {
@@ -126,8 +128,16 @@ async fn watch(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-fn health_router(app: Arc<App>) -> Router {
+fn health_router(app: Arc<App>, identity: Arc<Identity>, store: StoreConfig) -> Router {
+    // For the operator, which waits for it before it changes what others must trust.
+    let said = async move || {
+        let mut report = trust::Report::default();
+        identity.said(&mut report);
+        store.said(&mut report);
+        Json(report)
+    };
     Router::new()
+        .route(trust::PATH, get(said))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

@@ -3,6 +3,7 @@
 //! Touches: files of TLS_DIR, a listening socket.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use liaison_records::trust;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -50,31 +52,62 @@ pub enum TlsError {
 pub struct Identity {
     directory: PathBuf,
     gateway: String,
-    current: RwLock<([u8; 32], Arc<ServerConfig>)>,
+    current: RwLock<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    digest: [u8; 32],
+    config: Arc<ServerConfig>,
+    trusts: BTreeSet<String>,
+    shows: Vec<String>,
+}
+
+impl Current {
+    fn of(files: &[Vec<u8>; 3], gateway: &str) -> Result<Self, TlsError> {
+        let config = Arc::new(configuration(files, gateway)?);
+        let [certificate, _, ca] = files;
+        Ok(Self {
+            digest: digest(files),
+            config,
+            trusts: digests(ca).into_iter().collect(),
+            shows: digests(certificate),
+        })
+    }
+}
+
+/// SHA-256 of each certificate of a PEM text.
+pub fn digests(pem: &[u8]) -> Vec<String> {
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).map(|der| trust::digest(&der)).collect()
 }
 
 impl Identity {
     /// Reads `tls.crt`, `tls.key` and `ca.crt`; only a client that is `gateway` (a SPIFFE ID) will be let in.
     pub fn load(directory: &Path, gateway: String) -> Result<Self, TlsError> {
-        let files = read(directory)?;
-        let current = (digest(&files), Arc::new(configuration(&files, &gateway)?));
+        let current = Current::of(&read(directory)?, &gateway)?;
         Ok(Self { directory: directory.to_owned(), gateway, current: RwLock::new(current) })
     }
 
     /// What a connection that comes now is answered with.
     pub fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).1)
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    /// Says what is in use now: the roots of its clients, and the chain that it shows.
+    pub fn said(&self, report: &mut trust::Report) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        report.trusts.insert("tls".to_owned(), current.trusts.clone());
+        report.shows.insert("tls".to_owned(), current.shows.clone());
     }
 
     /// Takes new contents, if there are any; the old ones stay when the new ones are no good. True when taken.
     pub fn refresh(&self) -> Result<bool, TlsError> {
         let files = read(&self.directory)?;
-        let digest = digest(&files);
-        if self.current.read().unwrap_or_else(PoisonError::into_inner).0 == digest {
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).digest == digest(&files) {
             return Ok(false);
         }
-        let config = Arc::new(configuration(&files, &self.gateway)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = (digest, config);
+        let next = Current::of(&files, &self.gateway)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(true)
     }
 }

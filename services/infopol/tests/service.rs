@@ -318,6 +318,9 @@ async fn a_store_that_does_not_answer_is_a_bilingual_page() {
     assert!(health("/readyz").await.unwrap().ends_with("503"), "not ready until the store has answered");
     assert!(health("/healthz").await.unwrap().ends_with("200"));
     let metrics = health("/metrics").await.unwrap();
+    let held: liaison_records::trust::Report =
+        serde_json::from_str(health("/trust").await.unwrap().strip_suffix("200").unwrap()).unwrap();
+    assert_eq!((held.trusts["tls"].len(), held.shows["tls"].len()), (1, 1), "of its files");
     assert!(metrics.contains("infopol_store_up 0") && metrics.contains("route=\"/{lang}\",code=\"503\""), "{metrics}");
     end(replica, service).await;
 }

@@ -10,6 +10,7 @@
 //! * [`ledger`]: what the disclosure ledger's hashes cover.
 //! * [`evidence`]: the ledger as a file, and whether it is whole.
 //! * [`statement`]: what is signed: its kinds, its canonical text, its name in Kubernetes.
+//! * [`trust`]: what a process says of the certificates that it uses.
 //! * [`population`]: the scope language: which offender files a share covers.
 //! * [`set_hash`]: one hash of a whole replica, and where two differ.
 
@@ -23,3 +24,4 @@ pub mod population;
 pub mod search;
 pub mod set_hash;
 pub mod statement;
+pub mod trust;

@@ -28,6 +28,7 @@ use crate::{
     seed::fill,
     serve::{Settings, serve},
     telemetry::{self, Metrics},
+    tls::Witness,
     verify::{self, Ended, Outcome},
     witness::{self, Known},
     worker::Context,
@@ -200,7 +201,8 @@ async fn run_serve(
     let client = kubernetes().await?;
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::default());
-    let server = tokio::spawn(telemetry::serve(health, metrics.clone(), stop.clone()));
+    let witness = Witness::new([("hub", hub.clone()), ("store", store.clone())]);
+    let server = tokio::spawn(telemetry::serve(health, metrics.clone(), witness, stop.clone()));
     tokio::spawn(signals(stop.clone()));
     let settings = Settings { hub, store, store_name, namespace, system_namespace, holder };
     let result = serve(settings, client, metrics, stop.clone()).await;

@@ -4,7 +4,6 @@ use std::{
     collections::hash_map::DefaultHasher,
     fmt,
     hash::{Hash, Hasher},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,19 +11,21 @@ use std::{
     time::Duration,
 };
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::error::{Error, Of, Side};
+use crate::{
+    error::{Error, Of, Side},
+    tls::{Files, Held, Tls},
+};
 
 /// How to reach one of the two databases. Not printable: it holds a password.
 #[derive(Clone)]
 pub struct Target {
     side: Side,
     config: Config,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl fmt::Debug for Target {
@@ -37,11 +38,16 @@ impl Target {
     /// Reads `HUB_*` or `STORE_*`: libpq's names (HOST, PORT, DBNAME, USER, PASSWORD or PASSWORD_FILE, SSLMODE,
     /// SSLROOTCERT, SSLCERT, SSLKEY), or URL, which wins.
     pub fn from_env(side: Side) -> Result<Self, Error> {
+        Self::from_settings(side, |name| std::env::var(name).ok())
+    }
+
+    /// The same from whatever has them.
+    pub fn from_settings(side: Side, settings: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let prefix = match side {
             Side::Hub => "HUB",
             Side::Store => "STORE",
         };
-        let get = |name: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|v| !v.is_empty());
+        let get = |name: &str| settings(&format!("{prefix}_{name}")).filter(|v| !v.is_empty());
         let need = |name: &str| {
             get(name).ok_or_else(|| Error::Config(format!("{prefix}_{name} (or {prefix}_URL) must be set")))
         };
@@ -63,7 +69,14 @@ impl Target {
         let mode = get("SSLMODE").unwrap_or_else(|| "verify-full".to_owned());
         let tls = match mode.as_str() {
             "disable" => None,
-            "verify-full" => Some(tls(&need("SSLROOTCERT")?, get("SSLCERT"), get("SSLKEY"))?),
+            "verify-full" => {
+                let client = match (get("SSLCERT"), get("SSLKEY")) {
+                    (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+                    (None, None) => None,
+                    _ => return Err(Error::Config("SSLCERT and SSLKEY must be set together".into())),
+                };
+                Some(Tls::load(Files { roots: need("SSLROOTCERT")?.into(), client })?)
+            }
             other => {
                 return Err(Error::Config(format!(
                     "{prefix}_SSLMODE must be verify-full, or disable for tests, not '{other}'"
@@ -80,14 +93,14 @@ impl Target {
         Ok(Self::new(side, config, None))
     }
 
-    fn new(side: Side, mut config: Config, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+    fn new(side: Side, mut config: Config, tls: Option<Tls>) -> Self {
         config
             .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
             .application_name("liaison-sync")
             .connect_timeout(Duration::from_secs(5))
             .tcp_user_timeout(Duration::from_secs(30))
             .keepalives_idle(Duration::from_secs(15));
-        Self { side, config, tls }
+        Self { side, config, tls: tls.map(Arc::new) }
     }
 
     /// Which database.
@@ -95,9 +108,20 @@ impl Target {
         self.side
     }
 
-    /// Opens a connection. What the ledger and a replica need is set here, whatever the server's defaults are.
+    /// The certificates for a connection that is opened now; none where it is plain.
+    pub fn tls(&self) -> Option<Held> {
+        Some(self.tls.as_ref()?.current())
+    }
+
+    /// Opens a connection, with the certificates as their files are now. What the ledger and a replica need is set here,
+    /// whatever the server's defaults are.
     pub async fn connect(&self) -> Result<Client, Error> {
-        let client = match &self.tls {
+        self.connect_with(self.tls().map(|held| (*held.config).clone())).await
+    }
+
+    /// The same with TLS of the caller's.
+    pub(crate) async fn connect_with(&self, tls: Option<rustls::ClientConfig>) -> Result<Client, Error> {
+        let client = match tls {
             None => {
                 let (client, connection) =
                     self.config.connect(NoTls).await.map_err(|e| Error::postgres(self.side, &e))?;
@@ -105,7 +129,7 @@ impl Target {
                 client
             }
             Some(tls) => {
-                let connect = MakeRustlsConnect::new((**tls).clone());
+                let connect = MakeRustlsConnect::new(tls);
                 let (client, connection) =
                     self.config.connect(connect).await.map_err(|e| Error::postgres(self.side, &e))?;
                 tokio::spawn(connection);
@@ -126,31 +150,6 @@ impl Target {
         }
         Ok(client)
     }
-}
-
-fn tls(root: &str, cert: Option<String>, key: Option<String>) -> Result<Arc<rustls::ClientConfig>, Error> {
-    let bad = |path: &str, e: &dyn fmt::Display| Error::Config(format!("{path} cannot be used: {e}"));
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_file_iter(PathBuf::from(root)).map_err(|e| bad(root, &e))? {
-        roots.add(cert.map_err(|e| bad(root, &e))?).map_err(|e| bad(root, &e))?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(root, &e))?
-        .with_root_certificates(roots);
-    let config = match (cert, key) {
-        (Some(cert), Some(key)) => {
-            let chain = CertificateDer::pem_file_iter(&cert)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|e| bad(&cert, &e))?;
-            let secret = PrivateKeyDer::from_pem_file(&key).map_err(|e| bad(&key, &e))?;
-            builder.with_client_auth_cert(chain, secret).map_err(|e| bad(&cert, &e))?
-        }
-        (None, None) => builder.with_no_client_auth(),
-        _ => return Err(Error::Config("SSLCERT and SSLKEY must be set together".into())),
-    };
-    Ok(Arc::new(config))
 }
 
 /// A few warm connections; a key always takes the same one, so that what a backend has cached stays of use.

@@ -46,6 +46,7 @@ pub mod subject;
 mod tasks;
 pub mod telemetry;
 pub mod terms;
+pub mod tls;
 mod together;
 pub mod verify;
 pub mod wal;

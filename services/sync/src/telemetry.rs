@@ -9,8 +9,9 @@ use std::{
     },
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use jiff::Timestamp;
+use liaison_records::trust;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
+    tls::Witness,
     verify::{News, Outcome},
     worker::{Report, Standing},
 };
@@ -299,10 +301,23 @@ impl Metrics {
     }
 }
 
-/// Serves `/healthz`, `/readyz` and `/metrics` until `stop`.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, stop: CancellationToken) -> Result<(), Error> {
+/// Serves `/healthz`, `/readyz`, `/metrics`, and `/trust` for the operator, until `stop`.
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    witness: Witness,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let registry = Arc::new(metrics.registry());
+    let witness = Arc::new(witness);
     let app = Router::new()
+        .route(
+            trust::PATH,
+            get(move || {
+                let witness = Arc::clone(&witness);
+                async move { Json(witness.report().await) }
+            }),
+        )
         .route(
             "/healthz",
             get(|State((metrics, _)): State<(Arc<Metrics>, Arc<Registry>)>| async move {

@@ -13,6 +13,7 @@ use liaison_sync::{
     cursor::Point,
     partner::Written,
     telemetry::{self, Metrics},
+    tls::Witness,
     verify::{Found, News, Verified},
     worker::{Report, Standing},
 };
@@ -84,7 +85,7 @@ async fn metrics_follow_the_conventions_and_forget_partners() {
         listener.local_addr().unwrap()
     };
     let stop = CancellationToken::new();
-    let server = tokio::spawn(telemetry::serve(address, metrics.clone(), stop.clone()));
+    let server = tokio::spawn(telemetry::serve(address, metrics.clone(), Witness::default(), stop.clone()));
     let text = scrape(address).await;
     assert!(text.starts_with("HTTP/1.0 200") && text.contains("application/openmetrics-text"), "{text}");
 
