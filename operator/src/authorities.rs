@@ -163,6 +163,12 @@ impl Authorities {
         Some(self.held.get(&(tier, number))?.pair.certificate.as_str())
     }
 
+    /// The issuing CAs, with the names of their Secrets.
+    pub fn issuing(&self) -> impl Iterator<Item = (String, &CaPair)> {
+        let issuing = self.held.iter().filter(|((tier, _), _)| *tier == Tier::Issuing);
+        issuing.map(|((tier, number), held)| (name(*tier, *number), &held.pair))
+    }
+
     /// From the root that an issuing CA is under, back to the oldest that is there: each as its predecessor certifies it.
     fn crosses(&self, mut from: u32) -> String {
         let mut all = String::new();

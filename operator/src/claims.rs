@@ -16,10 +16,10 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, Preconditions},
 };
-use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION, enrolment};
+use liaison_crds::{PARTNER_LABEL, REVOKED_ANNOTATION, enrolment, partner_connection::IssuedCertificate};
 use serde_json::json;
 
-use crate::apply;
+use crate::{apply, crl};
 
 /// Whose a claim is.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,9 +116,20 @@ pub fn memories(held: &[Lease]) -> Memories {
     keys.map(|lease| (lease.name_any(), Memory::of(lease))).collect()
 }
 
-/// Notes that a key was revoked.
-pub async fn revoke(leases: &Api<Lease>, lease: &Lease, now: Timestamp) -> Result<Lease, kube::Error> {
-    let patch = json!({"metadata": {"annotations": {REVOKED_ANNOTATION: now.to_string()}}});
+/// Notes that a key was revoked, and which of the certificates on it would still be valid.
+pub async fn revoke(
+    leases: &Api<Lease>,
+    lease: &Lease,
+    certificates: &[IssuedCertificate],
+    now: Timestamp,
+) -> Result<Lease, kube::Error> {
+    let name = lease.name_any();
+    let on_it = certificates.iter().filter(|held| request_lease(&held.public_key_sha256) == name);
+    let mut annotations = json!({REVOKED_ANNOTATION: now.to_string()});
+    if let Some(noted) = crl::note(on_it, now) {
+        annotations[crl::CERTIFICATES] = json!(noted);
+    }
+    let patch = json!({"metadata": {"annotations": annotations}});
     let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
     leases.patch(&lease.name_any(), &params, &Patch::Merge(&patch)).await
 }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod ca;
 pub mod claims;
 pub mod context;
+pub mod crl;
 pub mod health;
 pub mod install;
 pub mod leader;

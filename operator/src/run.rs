@@ -36,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     apply, ca,
     context::Context,
+    crl,
     health::{self, Health},
     install,
     leader::{self, Candidate},
@@ -268,6 +269,9 @@ async fn keep_authority(
                 ROTATION_PERIOD
             }
         };
+        if let Err(error) = crl::publish(client, settings, context.now()).await {
+            tracing::warn!(%error, "the revocation lists could not be published");
+        }
         match install::ensure(client, settings, jiff::Timestamp::now()).await {
             Ok(installed) => {
                 context.set_authority(installed.authority);

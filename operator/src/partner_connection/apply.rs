@@ -21,7 +21,10 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
-use liaison_crds::{PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment, revocation::Floor};
+use liaison_crds::{
+    PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment,
+    partner_connection::IssuedCertificate, revocation::Floor,
+};
 use liaison_records::names::PartnerName;
 use serde_json::json;
 
@@ -70,7 +73,8 @@ impl Visit<'_> {
         let ctx = self.ctx;
         let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
         let floor = Floor::of(&connection);
-        self.remember_revoked(&leases, &mut world, checked.revoked, floor).await?;
+        let held = connection.status.as_ref().map(|status| status.certificates.as_slice()).unwrap_or_default();
+        self.remember_revoked(&leases, &mut world, held, checked.revoked, floor).await?;
         // A key that comes while everything is revoked is looked at when that ends, so that it can be a new one then.
         if checked.accepted() && !checked.revoked {
             checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor).await?;
@@ -147,6 +151,7 @@ impl Visit<'_> {
         &self,
         leases: &Api<Lease>,
         world: &mut World,
+        certificates: &[IssuedCertificate],
         all: bool,
         floor: Floor,
     ) -> Result<(), Error> {
@@ -154,7 +159,7 @@ impl Visit<'_> {
             let memory = Memory::of(lease);
             if !memory.revoked && (all || floor.revokes(Some(memory.first_seen))) {
                 preshared::forget(self.ctx, &lease.name_any()).await?;
-                *lease = claims::revoke(leases, lease, self.now).await?;
+                *lease = claims::revoke(leases, lease, certificates, self.now).await?;
                 tracing::info!(partner = self.names.partner, claim = lease.name_any(), "key revoked for good");
             }
         }

@@ -53,6 +53,8 @@ pub async fn cleanup(
         Err(_) => (None, DeletionPolicy::Retain),
     };
     if connection.as_ref().is_none_or(grants) {
+        // While status still says which certificates there are.
+        remember_revoked(ctx, names, connection.as_ref()).await?;
         connection =
             report(ctx, meta, connection, "Terminating", "access is cut; the read service is being removed").await?;
     }
@@ -173,6 +175,22 @@ async fn revocation(ctx: &Context, connection: Option<&PartnerConnection>, name:
     Ok((said("/spec/revocation") || said("/status/gateways"), Floor::default()))
 }
 
+/// Notes which keys are revoked, with their certificates; they are never freed then.
+async fn remember_revoked(ctx: &Context, names: &Names, connection: Option<&PartnerConnection>) -> Result<(), Error> {
+    let (all, floor) = revocation(ctx, connection, &names.partner).await?;
+    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    let status = connection.and_then(|connection| connection.status.as_ref());
+    let certificates = status.map(|status| status.certificates.as_slice()).unwrap_or_default();
+    for lease in claims::of(&leases, &names.partner).await? {
+        let memory = Memory::of(&lease);
+        let revoked = claims::is_key(&lease.name_any()) && (all || floor.revokes(Some(memory.first_seen)));
+        if revoked && !memory.revoked {
+            claims::revoke(&leases, &lease, certificates, ctx.now()).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Frees Secrets, then keys that were not revoked, then the slot, which goes into quarantine.
 async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnection>) -> Result<(), Error> {
     let partners: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
@@ -182,17 +200,14 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     apply::ensure_gone(&system, &names.seed_secret, false).await?;
     apply::ensure_gone(&system, &names.enrolment_secret, false).await?;
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
+    remember_revoked(ctx, names, connection).await?;
     let mut held = claims::of(&leases, &names.partner).await?;
     held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());
-    let (all, floor) = revocation(ctx, connection, &names.partner).await?;
     for lease in &held {
         let memory = Memory::of(lease);
         reach(preshared::forget(ctx, &lease.name_any()).await.map(|()| true))?;
         match claims::is_key(&lease.name_any()) {
             true if memory.revoked => {}
-            true if all || floor.revokes(Some(memory.first_seen)) => {
-                claims::revoke(&leases, lease, ctx.now()).await?;
-            }
             true => claims::release(&leases, lease).await?,
             false => pool::release(&leases, lease, ctx.settings.slot_quarantine(), ctx.now()).await?,
         }
