@@ -10,8 +10,13 @@ use std::{
 };
 
 use common::{Stage, connection, said};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use liaison_operator::{crl, rotate};
+use serde_json::json;
 
 fn start(stage: &Stage, pod: &str) -> Child {
     let s = &stage.settings;
@@ -62,6 +67,17 @@ async fn onboards_by_its_watches_and_hands_over_the_lead() {
         .await;
     stage.agree(&["p"]).await;
     until("Ready", &stage, async || said(&stage.get("p").await.unwrap(), "Ready").0 == "True").await;
+
+    // A rotation that is asked for is begun at once. Nobody says how the databases stand, so it is held there.
+    let maps: Api<ConfigMap> = stage.system();
+    until("the lists", &stage, async || maps.get_opt(crl::NAME).await.unwrap().is_some()).await;
+    let asks = json!({"metadata": {"annotations": {rotate::ROTATE_ISSUING: "now"}}});
+    maps.patch(rotate::NAME, &PatchParams::default(), &Patch::Merge(&asks)).await.unwrap();
+    until("the rotation", &stage, async || {
+        let map = maps.get(rotate::NAME).await.unwrap();
+        map.data.unwrap()[rotate::STATUS].contains("WaitingForHolders")
+    })
+    .await;
 
     terminate(&mut first);
     // Released, so the next need not wait for the Lease to run out.
