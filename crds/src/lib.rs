@@ -34,6 +34,9 @@ pub const VERIFY_ANNOTATION: &str = "federation.csc-scc.gc.ca/verify";
 /// The annotation that asks for a replica to be made anew, and verified; any new value asks again.
 pub const REBUILD_ANNOTATION: &str = "federation.csc-scc.gc.ca/rebuild";
 
+/// The annotation of a connection that says that its bundle was picked up; its value is the bundle's SHA-256 in hex.
+pub const PICKED_UP_ANNOTATION: &str = "federation.csc-scc.gc.ca/picked-up";
+
 /// The Secrets beside the gateway that hold preshared keys: a fixed few, so that RBAC can name them.
 pub const PRESHARED_SECRETS: [&str; 4] = ["gateway-psk-0", "gateway-psk-1", "gateway-psk-2", "gateway-psk-3"];
 

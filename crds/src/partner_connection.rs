@@ -209,6 +209,11 @@ pub struct Credentials {
     pub wire_guard: WireGuardKeys,
     /// Certificate signing requests.
     pub certificate: CertificateRequests,
+    /// One or two `age` public keys (`age1...`) of the partner's, to which secrets that CSC makes for it are encrypted in one
+    /// bundle; absent means no bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(min = 62, max = 62), regex(pattern = "^age1[02-9ac-hj-np-z]{58}$")))]
+    pub recipients: Vec<String>,
 }
 
 /// Who makes and keeps the private keys.
@@ -332,6 +337,9 @@ pub struct PartnerConnectionStatus {
     /// The enrolment token; the token itself is in no status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolment: Option<EnrolmentToken>,
+    /// The bundle of secrets that were made for the partner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<SecretBundle>,
     /// What the last verification of the replica found. Changes only when one ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<VerifiedReplica>,
@@ -465,6 +473,28 @@ pub struct AddressPair {
     /// IPv6 address.
     #[schemars(length(max = 45))]
     pub ipv6: String,
+}
+
+/// Secrets made for the partner, encrypted to its recipients, as ConfigMap `bundle-<name>` until they are picked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretBundle {
+    /// Lower-case hex SHA-256 of the bundle that waits to be picked up; absent when none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub sha256: Option<String>,
+    /// When that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time_schema")]
+    pub made: Option<Time>,
+    /// Names of what is in it; no secret is in a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    pub contents: Vec<String>,
+    /// Names of what was picked up and is still in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    pub handed_over: Vec<String>,
 }
 
 /// A one-time token, by what can be told of it.

@@ -70,6 +70,11 @@ pub(crate) const PARTNER_CONNECTION: &[Rule] = &[
         "must not hold a key twice",
     ),
     rule(
+        &["properties", "spec", "properties", "credentials", "properties", "recipients"],
+        UNIQUE,
+        "must not hold a recipient twice",
+    ),
+    rule(
         &["properties", "spec", "properties", "credentials", "properties", "certificate"],
         "has(self.enrolment) || (has(self.signingRequests) && self.signingRequests.size() > 0)",
         "must hold `signingRequests`, or `enrolment`, by which the partner asks for a certificate itself",

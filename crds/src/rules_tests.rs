@@ -26,6 +26,7 @@ const CONNECTION_FAILURES: &[(&str, &str)] = &[
     ("/spec/share/population/anyOf", r#"[{"custody":["Community"]},{}]"#),
     ("/spec/revocation/notBefore", r#""2206-01-01T00:00:00Z""#),
     ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
+    ("/spec/credentials/recipients", r#"["a","a"]"#),
     ("/spec/credentials/certificate", r#"{"signingRequests":[]}"#),
     (
         "/spec/credentials/certificate/signingRequests",

@@ -56,8 +56,10 @@ pub struct Metrics {
     pub reconciles: Family<Reconcile, Counter>,
     /// 1 when the condition is True.
     pub conditions: Family<Condition, Gauge<i64, AtomicI64>>,
-    /// Unix time at which the partner's first certificate ends.
+    /// Unix time at which the partner's last certificate ends.
     pub certificate_expiration: Family<Partner, Gauge<i64, AtomicI64>>,
+    /// Unix time since when the partner's bundle waits to be picked up.
+    pub bundle_waiting: Family<Partner, Gauge<i64, AtomicI64>>,
     /// Tunnel slots of the pool, as the leader last counted them.
     pub slots: Family<Slots, Gauge<i64, AtomicI64>>,
     /// Unix time at which the active CA of a tier ends.
@@ -85,6 +87,12 @@ impl Default for Metrics {
             "When the last of the partner's certificates ends, Unix time",
             Family::clone(&certificate_expiration),
         );
+        let bundle_waiting = Family::default();
+        registry.register(
+            "liaison_partner_bundle_made_timestamp_seconds",
+            "When the bundle was made that the partner has not picked up, Unix time",
+            Family::clone(&bundle_waiting),
+        );
         registry.register("liaison_operator_tunnel_slots", "Tunnel slots of the pool", Family::clone(&slots));
         let (authority_expiration, authority_laggards) = (Family::default(), Family::default());
         registry.register(
@@ -102,6 +110,7 @@ impl Default for Metrics {
             reconciles,
             conditions,
             certificate_expiration,
+            bundle_waiting,
             slots,
             authority_expiration,
             authority_laggards,

@@ -1,6 +1,6 @@
 //! Preshared keys: one for each WireGuard key of a partner, in a few Secrets beside the gateway, which reads them by name.
 //!
-//! The operator makes a preshared key once and never reads its value again; it is in no object but its Secret. An entry is
+//! The operator makes a preshared key once and reads it again only to encrypt it for its partner; it is in no object but its Secret. An entry is
 //! named after its WireGuard key, as the key's claim is, and goes before the claim does.
 
 use std::collections::BTreeMap;
@@ -41,6 +41,13 @@ pub async fn ensure(ctx: &Context, lease: &str, value: [u8; 32]) -> Result<(), k
         "stringData": {entry: value},
     });
     api.patch(name, &params(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// The preshared key of a WireGuard key, base64.
+pub async fn read(ctx: &Context, entry: &str) -> Result<Option<String>, kube::Error> {
+    let Some(name) = liaison_crds::preshared_secret(entry) else { return Ok(None) };
+    let live = secrets(ctx).get_opt(name).await?;
+    Ok(live.and_then(|live| install::text(&live, entry)))
 }
 
 /// Removes the preshared key of a WireGuard key, if there is one.

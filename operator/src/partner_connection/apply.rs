@@ -104,6 +104,7 @@ impl Visit<'_> {
         let issued = decided.iter().any(|(_, _, now)| *now);
         let connection = status::write_grants(&api, &connection, &outcome, self.now, issued).await?;
         self.answer(&connection, &decided).await?;
+        outcome.bundle = Box::pin(self.bundle(&connection, &checked, &outcome)).await?;
 
         let served = self.deployment_of(&world, &checked).await?;
         let filled = before
@@ -256,6 +257,7 @@ impl Visit<'_> {
             overlap_ends: overlap.ends,
             certificates,
             enrolment: None,
+            bundle: before.and_then(|status| status.bundle.clone()),
             verified: before.and_then(|status| status.replica.clone()),
         })
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
     coordination::v1::Lease,
-    core::v1::{Secret, Service, ServiceAccount},
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
 };
 use kube::{
@@ -197,6 +197,8 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     let system: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     reach(apply::ensure_gone(&partners, &names.reader, false).await)?;
     reach(apply::ensure_gone(&partners, &names.infopol_tls, false).await)?;
+    let bundles: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
+    reach(apply::ensure_gone(&bundles, &names.bundle, false).await)?;
     apply::ensure_gone(&system, &names.seed_secret, false).await?;
     apply::ensure_gone(&system, &names.enrolment_secret, false).await?;
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);

@@ -50,7 +50,7 @@ const TOKEN_SECONDS: i64 = 7 * 86_400;
 /// Says of a token's Secret which number it is of, and when it was made.
 const TOKEN: &str = "federation.csc-scc.gc.ca/token";
 /// Key of the token in its Secret.
-const KEY: &str = "token";
+pub(super) const KEY: &str = "token";
 /// Certificates of the partner's own asking that are accepted at a time.
 const ENROLLED: usize = 2;
 

@@ -1,6 +1,7 @@
 //! One reconcile of a PartnerConnection: dereference -> validate -> plan -> apply -> status, or cleanup.
 
 pub mod apply;
+pub mod bundle;
 pub mod cleanup;
 pub mod dereference;
 pub mod enrolment;
@@ -46,6 +47,9 @@ pub enum Error {
     /// A manifest of ours that does not fit its type.
     #[error("an object of the operator's own is malformed: {0}")]
     Json(#[from] serde_json::Error),
+    /// A bundle could not be packed or encrypted.
+    #[error("bundle: {0}")]
+    Bundle(std::io::Error),
     /// A name that cannot be a partner's got past validation.
     #[error("'{0}' is no partner name")]
     Name(String),
@@ -61,6 +65,7 @@ impl Error {
             Self::Ca(_) => "ca",
             Self::Install(_) => "secrets",
             Self::Json(_) => "manifest",
+            Self::Bundle(_) => "bundle",
             Self::Name(_) => "name",
         }
     }
@@ -196,6 +201,12 @@ fn measure(ctx: &Context, connection: &PartnerConnection) {
     for condition in &status.conditions {
         let label = metrics::Condition { partner: partner.clone(), condition: condition.type_.clone() };
         ctx.metrics.conditions.get_or_create(&label).set(i64::from(condition.status == "True"));
+    }
+    let label = metrics::Partner { partner: partner.clone() };
+    if let Some(made) = status.bundle.as_ref().and_then(|bundle| bundle.made.as_ref()) {
+        ctx.metrics.bundle_waiting.get_or_create(&label).set(made.0.as_second());
+    } else {
+        ctx.metrics.bundle_waiting.remove(&label);
     }
     // The last one: those before it end while it serves.
     if let Some(last) = status.certificates.iter().map(|held| held.not_after.0.as_second()).max() {

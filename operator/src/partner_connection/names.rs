@@ -20,6 +20,8 @@ pub struct Names {
     pub reader: String,
     /// Secret with the reader's verifier.
     pub seed_secret: String,
+    /// ConfigMap with the bundle.
+    pub bundle: String,
     /// Secret with the enrolment token.
     pub enrolment_secret: String,
     /// Job that makes and fills the replica.
@@ -41,6 +43,7 @@ impl Names {
             infopol_tls: format!("infopol-{partner}-tls"),
             reader: format!("reader-{partner}"),
             seed_secret: format!("seed-{partner}"),
+            bundle: format!("bundle-{partner}"),
             enrolment_secret: format!("enrolment-{partner}"),
             seed_job: format!("seed-{partner}-{short}"),
             dispose_job: format!("dispose-{partner}-{short}"),

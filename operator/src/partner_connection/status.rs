@@ -18,7 +18,7 @@ use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
-    partner_connection::{Connection, EnrolmentToken, IssuedCertificate, SeenKey, VerifiedReplica},
+    partner_connection::{Connection, EnrolmentToken, IssuedCertificate, SecretBundle, SeenKey, VerifiedReplica},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,6 +79,8 @@ pub struct Outcome {
     pub certificates: Vec<IssuedCertificate>,
     /// `enrolment`.
     pub enrolment: Option<EnrolmentToken>,
+    /// `bundle`.
+    pub bundle: Option<SecretBundle>,
     /// `replica`.
     pub verified: Option<VerifiedReplica>,
 }
@@ -123,6 +125,7 @@ impl Outcome {
             wire_guard_keys_seen: self.keys.clone(),
             certificates: self.certificates.clone(),
             enrolment: self.enrolment.clone(),
+            bundle: self.bundle.clone(),
             replica: self.verified.clone(),
             gateways: vec![],
         })

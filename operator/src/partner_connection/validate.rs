@@ -11,6 +11,7 @@ use liaison_crds::{
     partner_connection::{Enrolment, PresharedKey},
 };
 
+use super::bundle;
 use crate::{
     ca::{self, Request},
     claims,
@@ -62,6 +63,8 @@ pub struct Checked {
     pub revoked: bool,
     /// Whether keys that are accepted from now on have preshared keys.
     pub preshared: Option<PresharedKey>,
+    /// To whom secrets are encrypted.
+    pub recipients: Vec<String>,
     /// Whether the partner may ask for certificates itself.
     pub enrolment: Option<Enrolment>,
     /// Whether an earlier visit gave it a place.
@@ -130,6 +133,12 @@ pub fn validate(
             Err(problem) => refusal = refusal.or(Some(Refusal::InvalidSigningRequest { index, problem })),
         }
     }
+    for (index, text) in spec.credentials.recipients.iter().enumerate() {
+        if let Err(problem) = bundle::recipient(text) {
+            let place = format!("`credentials.recipients[{index}]` {problem}");
+            refusal = refusal.or(Some(Refusal::InvalidSpec(place)));
+        }
+    }
     let dated = spec.revocation.as_ref().and_then(|revocation| revocation.not_before.as_ref());
     if dated.is_some_and(|at| at.0.as_second() > now.as_second() + TOLERANCE) {
         refusal = refusal.or_else(|| Some(Refusal::InvalidSpec(FUTURE.to_owned())));
@@ -143,6 +152,7 @@ pub fn validate(
         suspended: spec.suspend.unwrap_or(false),
         revoked: spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked),
         preshared: spec.credentials.wire_guard.preshared_key,
+        recipients: spec.credentials.recipients.clone(),
         enrolment: spec.credentials.certificate.enrolment.clone(),
         provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
         store: store_of(connection, default_store),

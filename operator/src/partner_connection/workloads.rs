@@ -59,6 +59,15 @@ pub enum Task {
     Verify(String),
     /// The same, after the replica has been made anew.
     Rebuild(String),
+    /// Notes in the ledger what was picked up.
+    Handover {
+        /// The Job's name.
+        name: String,
+        /// SHA-256 of the bundle.
+        bundle: String,
+        /// What was in it, by name.
+        contents: Vec<String>,
+    },
 }
 
 /// The label that says what a Job is for.
@@ -73,8 +82,10 @@ pub fn job(task: &Task, names: &Names, settings: &Settings, store: &str) -> Resu
         Task::Dispose(_) => (&names.dispose_job, "dispose"),
         Task::Verify(name) => (name, "verify"),
         Task::Rebuild(name) => (name, "rebuild"),
+        Task::Handover { name, .. } => (name, "handover"),
     };
     let asks = matches!(task, Task::Verify(_) | Task::Rebuild(_));
+    let hub_alone = asks || matches!(task, Task::Handover { .. });
     let from = |variable: &str, secret: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![
         json!({"name": "SYSTEM_NAMESPACE", "value": settings.system_namespace}),
@@ -83,7 +94,7 @@ pub fn job(task: &Task, names: &Names, settings: &Settings, store: &str) -> Resu
     ];
     let databases = [("HUB", settings.hub_secret.clone()), ("STORE", settings.store_secret_of(store))];
     // Who only asks has no business in the store.
-    for (prefix, secret) in databases.into_iter().take(if asks { 1 } else { 2 }) {
+    for (prefix, secret) in databases.into_iter().take(if hub_alone { 1 } else { 2 }) {
         for (variable, key) in [("HOST", "host"), ("PORT", "port"), ("DBNAME", "dbname"), ("PASSWORD", "sync-password")]
         {
             env.push(from(&format!("{prefix}_{variable}"), &secret, key));
@@ -102,6 +113,10 @@ pub fn job(task: &Task, names: &Names, settings: &Settings, store: &str) -> Resu
             "name": "DELETION_POLICY",
             "value": match policy { DeletionPolicy::Retain => "Retain", DeletionPolicy::Delete => "Delete" },
         })),
+        Task::Handover { bundle, contents, .. } => {
+            env.push(json!({"name": "BUNDLE", "value": bundle}));
+            env.push(json!({"name": "CONTENTS", "value": contents.join(",")}));
+        }
         Task::Verify(request) | Task::Rebuild(request) => env.push(json!({"name": "REQUEST", "value": request})),
     }
     let mut value = json!({

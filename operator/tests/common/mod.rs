@@ -372,7 +372,7 @@ impl Stage {
                     .map(|object| {
                         let name = object.name_any().replace(&format!("-{partner}"), "-P");
                         // Claims and Jobs are named by number, key or uid.
-                        let stem = ["slot-", "wgkey-", "csrkey-", "token-", "seed-P-", "dispose-P-"]
+                        let stem = ["slot-", "wgkey-", "csrkey-", "token-", "seed-P-", "dispose-P-", "handover-P-"]
                             .into_iter()
                             .find(|stem| name.starts_with(stem));
                         format!("{kind} {}", stem.unwrap_or(&name))

@@ -377,6 +377,54 @@ fn curl_and_openssl_are_enough_and_a_token_is_good_for_one_key() {
     world.end(&[&a, &b]);
 }
 
+/// The commands of the partner kit's section on enrolment, as they stand there, for this partner.
+fn kit(text: &str, partner: &Partner) -> Vec<String> {
+    let section = text.split_once("\n## 9. ").unwrap().1.split("\n## ").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let placed = blocks.map(|block| {
+        block
+            .replace("cd /etc/liaison", "cd .")
+            .replace("vancouver-police.liaison.example.ca", &partner.server_name())
+            .replace("100.72.0.0", &partner.addresses().0)
+            .replace("systemctl reload nginx", "echo reloaded")
+    });
+    placed.collect()
+}
+
+#[test]
+fn the_commands_of_the_partner_kit_do_what_it_says() {
+    let a = format!("d{}", unique());
+    let world = World::new(&[&a], 44);
+    let pa = world.partner(&a, 44);
+    pa.write("token", &format!("user = \"{a}:{TOKEN}-{a}\"\n"));
+    std::fs::copy(pa.file("root.pem"), pa.file("ca.pem")).unwrap();
+    let bash = |script: &str| {
+        pa.write("script", script);
+        text(&pa.sh("bash -eu script"))
+    };
+    let (english, french) = (
+        kit(include_str!("../../../docs/partner-kit/README.md"), &pa),
+        kit(include_str!("../../../docs/partner-kit/README.fr.md"), &pa),
+    );
+    assert_eq!((english.len(), french.len()), (3, 3));
+    bash(&format!("{}{}", english[0], english[1]));
+    let echo = || {
+        let identity = [pa.file("chain.pem"), pa.file("tls.key")];
+        pa.curl_anonymous("/echo", &["--cert", &identity[0], "--key", &identity[1]]).status.success()
+    };
+    assert!(echo() && !std::path::Path::new(&pa.file("token")).exists());
+    let first = std::fs::read(pa.file("chain.pem")).unwrap();
+    assert!(bash(&format!("{}{}", french[0], french[2])).ends_with("reloaded"));
+    assert!(echo() && std::fs::read(pa.file("chain.pem")).unwrap() != first);
+    // What is refused ends the job with the reason, and leaves what there is.
+    world.set(Mood::Denies("KeyRevoked"));
+    pa.write("script", &format!("{}{}", english[0], english[2]));
+    let refused = pa.sh("bash -eu script");
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("Make a new key"));
+    assert!(echo());
+    world.end(&[&a]);
+}
+
 #[test]
 fn nothing_else_is_served_there() {
     let a = format!("c{}", unique());

@@ -1,4 +1,4 @@
-//! What Liaison signs: checkpoints of the ledger, attestations of a verification, disposal certificates. sync says them, the
+//! What Liaison signs: checkpoints of the ledger, attestations of a verification, disposal certificates, hand-overs of secrets. sync says them, the
 //! operator, which alone holds the key, signs their text byte for byte.
 
 use std::{fmt, fmt::Write as _, str::FromStr};
@@ -36,14 +36,16 @@ pub enum Kind {
     Attestation,
     /// A replica is gone.
     Disposal,
+    /// A partner has picked up what was made for it.
+    Handover,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 3] = [Kind::Checkpoint, Kind::Attestation, Kind::Disposal];
+pub const KINDS: [Kind; 4] = [Kind::Checkpoint, Kind::Attestation, Kind::Disposal, Kind::Handover];
 
 /// A kind that is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a kind of statement; the kinds are checkpoint, attestation, disposal")]
+#[error("'{0}' is not a kind of statement; the kinds are checkpoint, attestation, disposal, handover")]
 pub struct UnknownKind(String);
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             Self::Checkpoint => "checkpoint",
             Self::Attestation => "attestation",
             Self::Disposal => "disposal",
+            Self::Handover => "handover",
         }
     }
 }

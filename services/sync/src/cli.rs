@@ -23,7 +23,7 @@ use crate::{
     dispose::{Policy, dispose},
     error::{Error, Side},
     fault::Faults,
-    progress,
+    handover, progress,
     retention::{self, Retention},
     seed::fill,
     serve::{Settings, serve},
@@ -110,6 +110,21 @@ enum Command {
     /// By when replicas must be gone, and legal holds.
     #[command(subcommand)]
     Disposal(commands::Disposal),
+    /// Notes in the ledger that a partner has picked up a bundle of secrets.
+    Handover {
+        /// Name of the PartnerConnection.
+        #[arg(long, env = "PARTNER")]
+        partner: PartnerName,
+        /// Lower-case hex SHA-256 of the bundle.
+        #[arg(long, env = "BUNDLE")]
+        bundle: String,
+        /// Names of what was in it, separated by commas; no secret is in a name.
+        #[arg(long, env = "CONTENTS", value_delimiter = ',')]
+        contents: Vec<String>,
+        /// File that takes the report.
+        #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log")]
+        termination_log: PathBuf,
+    },
     /// Closes a partner's replica, and drops it or notes by when it must be gone.
     Dispose {
         /// Name of the PartnerConnection.
@@ -164,6 +179,9 @@ async fn command(cli: Cli) -> ExitCode {
         }
         Command::Rebuild { partner, request, patience, termination_log } => {
             (Some(termination_log), run_verify(&partner, &request, true, patience).await)
+        }
+        Command::Handover { partner, bundle, contents, termination_log } => {
+            (Some(termination_log), run_handover(&partner, &bundle, &contents).await)
         }
         Command::Dispose { partner, policy, termination_log } => {
             (Some(termination_log), run_dispose(&partner, policy, &cli.namespace, cli.store, &holder).await)
@@ -301,6 +319,13 @@ async fn run_verify(partner: &PartnerName, request: &str, anew: bool, patience: 
     };
     Ok(json!({"reason": said, "message": message, "files": files, "records": records, "photographs": photographs,
               "mismatches": mismatches, "root": root, "asOf": as_of, "endedAt": ended_at}))
+}
+
+async fn run_handover(partner: &PartnerName, bundle: &str, contents: &[String]) -> Result<Value, Error> {
+    let mut hub = Target::from_env(Side::Hub)?.connect().await?;
+    let number = handover::note(&mut hub, partner, bundle, contents).await?;
+    tracing::info!(%partner, number, bundle, "a bundle was picked up");
+    Ok(json!({"reason": "HandedOver", "message": format!("statement {number} of the partner's hand-overs")}))
 }
 
 async fn run_dispose(

@@ -24,6 +24,7 @@ pub mod error;
 pub mod export;
 pub mod fault;
 pub mod gather;
+pub mod handover;
 pub mod hub;
 pub mod hub_ledger;
 pub mod ledger;

@@ -70,6 +70,31 @@ async fn sync_adds_statements_and_signatures_and_changes_none() {
 }
 
 #[tokio::test]
+async fn a_pick_up_is_in_the_ledger_once_however_often_it_is_said() {
+    let world = World::over_oms("ledger_handover", 10).await;
+    let partner: PartnerName = "vancouver-police".parse().unwrap();
+    let contents = ["psk-00".to_owned(), "token-11".to_owned()];
+    // As sync's own role, from two Jobs at once, and again.
+    let (mut one, mut two) = (world.hub_target.connect().await.unwrap(), world.hub_target.connect().await.unwrap());
+    let (bundle, other) = ("ab".repeat(32), "cd".repeat(32));
+    let (first, second) = tokio::join!(
+        liaison_sync::handover::note(&mut one, &partner, &bundle, &contents),
+        liaison_sync::handover::note(&mut two, &partner, &bundle, &contents),
+    );
+    assert_eq!((first.unwrap(), second.unwrap()), (1, 1));
+    assert_eq!(liaison_sync::handover::note(&mut one, &partner, &other, &contents[..1]).await.unwrap(), 2);
+    assert_eq!(liaison_sync::handover::note(&mut two, &partner, &bundle, &contents).await.unwrap(), 1);
+    let rows = world.hub.query("SELECT statement FROM liaison.statement ORDER BY number", &[]).await.unwrap();
+    let said: Vec<_> = rows.iter().map(|row| statement::read(row.get(0)).expect("canonical")).collect();
+    assert_eq!(
+        said.iter().map(|(id, _)| (id.kind, id.number)).collect::<Vec<_>>(),
+        [(Kind::Handover, 1), (Kind::Handover, 2)]
+    );
+    assert_eq!((&said[0].1["bundle"], &said[0].1["contents"]), (&json!(bundle), &json!(contents)));
+    world.drop().await;
+}
+
+#[tokio::test]
 async fn a_statement_goes_out_and_its_signature_comes_back() {
     let mut world = World::new("ledger_signing").await;
     let (client, namespace) = support::kubernetes::namespace(&world.name.replace('_', "-")).await;
