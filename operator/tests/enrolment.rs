@@ -4,22 +4,26 @@
 
 mod common;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    process::Command,
+    sync::{Arc, atomic::Ordering},
+};
 
-use common::{Stage, config, connection, said};
+use common::{Stage, config, connection, said, start, terminate, until};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
     api::{
         certificates::v1::CertificateSigningRequest,
-        core::v1::Secret,
+        core::v1::{ConfigMap, Secret},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
 };
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
-    core::DeserializeGuard,
+    core::{DeserializeGuard, DynamicObject, GroupVersionKind},
+    discovery::ApiResource,
 };
 use liaison_crds::{
     PARTNER_LABEL, PartnerConnection,
@@ -314,6 +318,94 @@ async fn i8_killed_at_any_write_a_request_gets_one_certificate_and_a_key_of_anot
     let requests: Api<CertificateSigningRequest> = Api::all(stage.client.clone());
     let of = ListParams::default().labels(&format!("{PARTNER_LABEL}={q}"));
     requests.delete_collection(&DeleteParams::default(), &of).await.unwrap();
+    gateway.end(&p).await;
+}
+
+/// What of all Secrets of a test nobody else may ever show: bodies of keys, tokens, passwords.
+async fn canaries(stage: &Stage) -> Vec<String> {
+    let settings = &stage.settings;
+    let public = ["tls.crt", "ca.crt", "username", "publicKey", "host", "port", "dbname"];
+    let mut all = Vec::new();
+    for namespace in [&settings.system_namespace, &settings.gateway_namespace, &settings.partners_namespace] {
+        let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), namespace);
+        for secret in secrets.list(&ListParams::default()).await.unwrap() {
+            for (key, value) in secret.data.iter().flatten().filter(|(key, _)| !public.contains(&key.as_str())) {
+                let text = String::from_utf8(value.0.clone()).unwrap();
+                // Of a PEM, a line of its body.
+                let canary = text.lines().nth(1).unwrap_or(text.trim());
+                assert!(canary.len() >= 16 || key == "sync-password", "{} {key}", secret.name_any());
+                all.extend((canary.len() >= 16).then(|| canary.to_owned()));
+            }
+        }
+    }
+    all
+}
+
+/// Everything of a test that people and programs other than the operator read, as the API server has it.
+async fn readable(stage: &Stage, partner: &str) -> String {
+    let settings = &stage.settings;
+    let mut text = serde_json::to_string(&stage.get(partner).await).unwrap();
+    for namespace in [&settings.system_namespace, &settings.gateway_namespace, &settings.partners_namespace] {
+        let api = |kind: &str, group: &str, version: &str| {
+            let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            Api::<DynamicObject>::namespaced_with(stage.client.clone(), namespace, &kind)
+        };
+        for api in [
+            api("Event", "events.k8s.io", "v1"),
+            api("Lease", "coordination.k8s.io", "v1"),
+            api("ConfigMap", "", "v1"),
+            api("Job", "batch", "v1"),
+            api("Deployment", "apps", "v1"),
+        ] {
+            text += &serde_json::to_string(&api.list(&ListParams::default()).await.unwrap().items).unwrap();
+        }
+    }
+    let requests: Api<CertificateSigningRequest> = Api::all(stage.client.clone());
+    let of = ListParams::default().labels(&format!("{PARTNER_LABEL}={partner}"));
+    text + &serde_json::to_string(&requests.list(&of).await.unwrap().items).unwrap()
+}
+
+#[tokio::test]
+async fn i10_the_program_answers_by_its_watch_and_shows_no_secret() {
+    let stage = Stage::new("enrolwatch").await;
+    let gateway = Gateway::new(&stage).await;
+    let p = format!("w{}", std::process::id());
+    stage.agree(&[&p]).await;
+    let log = std::env::temp_dir().join(format!("{p}.log"));
+    let mut program = start(&stage, "operator-a", Some(&log));
+    let mut object = enrolling(&p, 1);
+    let identity = String::from_utf8(Command::new("age-keygen").output().unwrap().stdout).unwrap();
+    let recipient = identity.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    object["spec"]["credentials"]["recipients"] = json!([recipient]);
+    object["spec"]["credentials"]["wireGuard"]["presharedKey"] = json!("Required");
+    stage.apply(&object).await;
+    let bundles: Api<ConfigMap> = stage.partners();
+    let bundle = format!("bundle-{p}");
+    until("the bundle", &stage, async || bundles.get_opt(&bundle).await.unwrap().is_some()).await;
+    until("Ready", &stage, async || said(&stage.get(&p).await.unwrap(), "Ready").0 == "True").await;
+    let mut secret = canaries(&stage).await;
+    let spent = token(&stage, &p).await.unwrap();
+    let name = gateway.ask(&p, &Grounds::Token(proof(&spent))).await;
+    until("the certificate", &stage, async || gateway.answer(&name).await.is_ok()).await;
+    // Who uses the token has opened the bundle.
+    until("the ledger has it", &stage, async || bundles.get_opt(&bundle).await.unwrap().is_none()).await;
+    secret.extend(canaries(&stage).await);
+    terminate(&mut program);
+
+    let log_text = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    assert!(log_text.contains("certificate request answered"), "{log_text}");
+    let shown = readable(&stage, &p).await;
+    assert!(
+        shown.contains("Enrolled") && shown.contains("BundleWaits") && shown.contains(&name),
+        "events and requests"
+    );
+    assert!(secret.contains(&spent) && secret.len() > 20, "{}", secret.len());
+    for canary in &secret {
+        assert!(!log_text.contains(canary.as_str()) && !shown.contains(canary.as_str()), "a secret is shown");
+    }
+    stage.delete(&p).await;
+    stage.settle(&p).await;
     gateway.end(&p).await;
 }
 

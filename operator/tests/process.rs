@@ -4,12 +4,9 @@
 
 mod common;
 
-use std::{
-    process::{Child, Command},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use common::{Stage, connection, said};
+use common::{Stage, connection, said, start, terminate, until};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{
     Api,
@@ -18,38 +15,6 @@ use kube::{
 use liaison_operator::{crl, rotate};
 use serde_json::json;
 
-fn start(stage: &Stage, pod: &str) -> Child {
-    let s = &stage.settings;
-    Command::new(env!("CARGO_BIN_EXE_liaison-operator"))
-        .arg("run")
-        .env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap())
-        .env("ENDPOINT", &s.endpoint)
-        .env("IMAGE_SYNC", &s.image_sync)
-        .env("IMAGE_INFOPOL", &s.image_infopol)
-        .env("SYSTEM_NAMESPACE", &s.system_namespace)
-        .env("GATEWAY_NAMESPACE", &s.gateway_namespace)
-        .env("PARTNERS_NAMESPACE", &s.partners_namespace)
-        .env("POD_NAME", pod)
-        .env("HEALTH_ADDR", "127.0.0.1:0")
-        .spawn()
-        .unwrap()
-}
-
-fn terminate(child: &mut Child) {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    assert!(child.wait().unwrap().success(), "it ends well when told to");
-}
-
-async fn until(what: &str, stage: &Stage, mut check: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !check().await {
-        assert!(start.elapsed() < Duration::from_secs(40), "{what} within 40 s");
-        stage.play().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 #[tokio::test]
 async fn onboards_by_its_watches_and_hands_over_the_lead() {
     let stage = Stage::new("process").await;
@@ -57,9 +22,9 @@ async fn onboards_by_its_watches_and_hands_over_the_lead() {
     let holder = async || {
         leases.get_opt("liaison-operator").await.unwrap().and_then(|l| l.spec?.holder_identity).unwrap_or_default()
     };
-    let mut first = start(&stage, "operator-a");
+    let mut first = start(&stage, "operator-a", None);
     until("the lead is taken", &stage, async || holder().await == "operator-a").await;
-    let mut second = start(&stage, "operator-b");
+    let mut second = start(&stage, "operator-b", None);
 
     // The agreement comes later than the connection: the change of one object is another's business.
     stage.apply(&connection("p")).await;

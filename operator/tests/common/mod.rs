@@ -6,11 +6,13 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures)]
 
 use std::{
+    process::{Child, Command},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     task::Poll,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -416,6 +418,45 @@ pub const WHOLE: [&str; 11] = [
     "Service infopol-P",
     "ServiceAccount infopol-P",
 ];
+
+/// The program, leading or waiting to; its log in this file, with as much as it says of itself.
+pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Child {
+    let s = &stage.settings;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_liaison-operator"));
+    if let Some(log) = log {
+        command.env("RUST_LOG", "info,liaison_operator=trace").stderr(std::fs::File::create(log).unwrap());
+    }
+    command
+        .arg("run")
+        .env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap())
+        .env("ENDPOINT", &s.endpoint)
+        .env("IMAGE_SYNC", &s.image_sync)
+        .env("IMAGE_INFOPOL", &s.image_infopol)
+        .env("SYSTEM_NAMESPACE", &s.system_namespace)
+        .env("GATEWAY_NAMESPACE", &s.gateway_namespace)
+        .env("PARTNERS_NAMESPACE", &s.partners_namespace)
+        .env("POD_NAME", pod)
+        .env("HEALTH_ADDR", "127.0.0.1:0")
+        .spawn()
+        .unwrap()
+}
+
+/// Ends it.
+pub fn terminate(child: &mut Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(child.wait().unwrap().success(), "it ends well when told to");
+}
+
+/// Plays the controllers until something holds.
+pub async fn until(what: &str, stage: &Stage, mut check: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !check().await {
+        assert!(start.elapsed() < Duration::from_secs(40), "{what} within 40 s");
+        stage.play().await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
 
 /// A connection with keys of its own.
 pub fn connection(name: &str) -> Value {

@@ -42,6 +42,22 @@ use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "a-token-of-the-tests";
 
+/// Everything that the gateways of this process have logged.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What the played operator does with requests.
 #[derive(Clone)]
 enum Mood {
@@ -67,6 +83,9 @@ struct World {
 impl World {
     /// Of these partners, the first of which has this slot.
     fn new(upstreams: &[&str], first: u16) -> Self {
+        let logging = tracing_subscriber::fmt().with_env_filter("debug,gotatun=off,h2=off").with_writer(|| Log);
+        // The tests of a process share it.
+        let _ = logging.with_ansi(false).try_init();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let client = runtime.block_on(client());
         let namespace = format!("enrolment-test-{}", unique());
@@ -366,6 +385,12 @@ fn curl_and_openssl_are_enough_and_a_token_is_good_for_one_key() {
     world.set(Mood::Denies("KeyRevoked"));
     assert_eq!(text(&pa.sh(&renew("two", "one"))), "403");
     assert!(text(&pa.sh("cat two.answer")).contains("Make a new key"));
+
+    // I10: neither the token nor what travelled for it is in a log, at any level that is ours.
+    let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
+    let sent = text(&pa.sh(&format!("printf %s '{a}:{TOKEN}-{a}' | openssl base64 -A")));
+    assert!(log.contains("enrolment answered") && log.contains(&a));
+    assert!(!log.contains(TOKEN) && !log.contains(&sent));
 
     // The manifest takes it away: the service, and what was got by it.
     world.spec(&a, &json!({"credentials": {"certificate": {"enrolment": null, "signingRequests": [pa.leaf.request]}}}));
