@@ -1,6 +1,6 @@
 //! What the gateway is told at start.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Ends the partners' WireGuard tunnels and mTLS, and passes their requests to their InfoPols.
 #[derive(Debug, Clone, clap::Parser)]
@@ -33,6 +33,9 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:8080")]
     pub health_addr: SocketAddr,
+    /// Directory, gone with the pod, in which it is kept where partners were heard from, for the next process; absent: nowhere.
+    #[arg(long, env = "STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Most HTTPS connections a partner.
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 128)]
     pub max_connections: usize,

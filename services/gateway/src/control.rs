@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use liaison_crds::{PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry};
 use liaison_records::names::PartnerName;
@@ -26,6 +28,7 @@ use crate::{
     acknowledge::Acknowledgements,
     addresses::Addresses,
     authorise::{Now, View},
+    checkpoint::Checkpoint,
     config::Config,
     connected::{self, Tracker, Written},
     enrolment::Certificates,
@@ -42,6 +45,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// How often a partner with more than one key is looked at.
 const ROTATION: Duration = Duration::from_millis(100);
+/// Handshakes of ours at a time.
+const AT_ONCE: usize = 64;
 /// How soon again, when what was revoked has not ended yet.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -179,6 +184,7 @@ pub struct Control<T> {
     told: BTreeMap<PartnerName, Told>,
     applied: BTreeMap<PartnerName, Applied>,
     gone: BTreeSet<PartnerName>,
+    checkpoint: Checkpoint,
     traffic: Traffic,
     heard: Option<Instant>,
     started: Instant,
@@ -211,6 +217,7 @@ impl<T: Tunnel> Control<T> {
             told: BTreeMap::new(),
             applied: BTreeMap::new(),
             gone: BTreeSet::new(),
+            checkpoint: Checkpoint::load(config.state_dir.as_deref()),
             traffic: Traffic::default(),
             heard: None,
             started: Instant::now(),
@@ -424,6 +431,7 @@ impl<T: Tunnel> Control<T> {
                 Err(error) => later(&mut self.retry, &self.gate, &partner.name, &error),
             }
         }
+        let mut known = Vec::new();
         for partner in table.partners().values() {
             let Some(applied) = self.applied.get_mut(&partner.name).filter(|a| a.slot == Some(partner.slot)) else {
                 continue;
@@ -442,6 +450,7 @@ impl<T: Tunnel> Control<T> {
                         applied.keys.insert(*key, preshared);
                         applied.holder = applied.holder.or(Some(*key));
                         tracing::info!(partner = %partner.name, "wireguard peer added");
+                        known.extend(self.checkpoint.take(*key).map(|endpoint| (*key, endpoint)));
                     }
                     Err(error) => later(&mut self.retry, &self.gate, &partner.name, &error),
                 }
@@ -456,6 +465,24 @@ impl<T: Tunnel> Control<T> {
                 }
             }
         }
+        self.reach(known);
+    }
+
+    /// Shakes hands with peers at the addresses where the process before heard them, several at a time.
+    fn reach(&self, known: Vec<(WireGuardKey, SocketAddr)>) {
+        if known.is_empty() {
+            return;
+        }
+        tracing::info!(peers = known.len(), "partners are shaken hands with where they were before");
+        let tunnel = Arc::clone(&self.tunnel);
+        tokio::spawn(stream::iter(known).for_each_concurrent(AT_ONCE, move |(key, endpoint)| {
+            let tunnel = Arc::clone(&tunnel);
+            async move {
+                if let Err(error) = tunnel.reach(key, endpoint).await {
+                    tracing::warn!(%error, "a partner's old address was not tried");
+                }
+            }
+        }));
     }
 
     /// Says which revocations have taken effect: the device has no peer, and the index no connection, that is not granted.
@@ -532,6 +559,18 @@ impl<T: Tunnel> Control<T> {
                 // A full queue is no loss: it is due again in a few seconds.
                 let _ = words.try_send(StatusWrite { partner: name.clone(), word: Word::InUse(word) });
             }
+        }
+
+        let heard: BTreeMap<WireGuardKey, Option<SocketAddr>> =
+            peers.iter().map(|peer| (peer.key, peer.endpoint)).collect();
+        let holders: Vec<_> = self.applied.values().filter_map(|applied| applied.holder).collect();
+        let holders: Vec<_> = holders.into_iter().map(|key| (key, heard.get(&key).copied().flatten())).collect();
+        // While nothing is served nobody is known; that is no news.
+        if self.serving.load(Ordering::Relaxed)
+            && let Err(error) = self.checkpoint.keep(&holders, now.mono).await
+            && let Some(suppressed) = self.gate.quiet.admit("", "checkpoint", now.mono)
+        {
+            tracing::warn!(%error, suppressed, "it could not be kept where partners are");
         }
 
         let uptime = now.mono.duration_since(self.started);

@@ -8,6 +8,7 @@
 pub mod acknowledge;
 pub mod addresses;
 pub mod authorise;
+pub mod checkpoint;
 pub mod config;
 pub mod connected;
 pub mod connections;

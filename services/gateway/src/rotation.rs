@@ -101,7 +101,7 @@ mod tests {
     const NEW: WireGuardKey = WireGuardKey([2; 32]);
 
     fn peer(key: WireGuardKey, age: u64, rx_bytes: u64) -> PeerStats {
-        PeerStats { key, last_handshake: Some(Duration::from_secs(age)), rx_bytes, tx_bytes: 0 }
+        PeerStats { key, last_handshake: Some(Duration::from_secs(age)), rx_bytes, tx_bytes: 0, endpoint: None }
     }
 
     #[test]

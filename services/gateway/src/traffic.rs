@@ -83,6 +83,7 @@ mod tests {
             last_handshake: age.map(Duration::from_secs),
             rx_bytes: 10,
             tx_bytes: 20,
+            endpoint: None,
         };
         let mut traffic = Traffic::default();
         assert!(traffic.look(&[peer(one, None), peer(two, None)], &owner, at(100), &metrics).is_empty());

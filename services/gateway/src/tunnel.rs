@@ -3,7 +3,11 @@
 //! Peers are only ever added and removed one by one; an address moves from one key to another in one step. Endpoints are
 //! learned from the peers' own packets and never written: writing them would cut roaming partners.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use gotatun::{
@@ -11,9 +15,13 @@ use gotatun::{
     tun::tun_async_device::TunDevice,
     x25519::{PublicKey, StaticSecret},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{control::PresharedKey, filter::FilteredTun, metrics::Metrics, state::WireGuardKey, udp};
+
+/// How long an answer to a handshake of ours is waited for.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What failed in the WireGuard device.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +45,8 @@ pub struct PeerStats {
     pub rx_bytes: u64,
     /// Bytes sent to it.
     pub tx_bytes: u64,
+    /// Where its last packet came from.
+    pub endpoint: Option<SocketAddr>,
 }
 
 /// A WireGuard device.
@@ -58,6 +68,8 @@ pub trait Tunnel: Send + Sync + 'static {
         to: WireGuardKey,
         addresses: Vec<IpAddr>,
     ) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// Shakes hands with a peer that has not been heard yet, at the address where the process before heard it.
+    fn reach(&self, key: WireGuardKey, endpoint: SocketAddr) -> BoxFuture<'_, Result<(), TunnelError>>;
     /// Statistics of every peer.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStats>>;
     /// Replaces the gateway's own key; a no-op when it is the same.
@@ -137,6 +149,20 @@ impl Tunnel for Userspace {
         })
     }
 
+    fn reach(&self, key: WireGuardKey, endpoint: SocketAddr) -> BoxFuture<'_, Result<(), TunnelError>> {
+        Box::pin(async move {
+            let key = PublicKey::from(key.0);
+            self.device
+                .write(async |device| {
+                    device.modify_peer(&key, |peer| peer.set_endpoint(Some(endpoint))).await;
+                })
+                .await?;
+            // Where there is no answer, the device's own timers try again.
+            let _ = timeout(ANSWER, self.device.force_handshake(&key)).await;
+            Ok(())
+        })
+    }
+
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStats>> {
         Box::pin(async move {
             let peers = self.device.peers().await;
@@ -147,6 +173,7 @@ impl Tunnel for Userspace {
                     last_handshake: p.stats.last_handshake,
                     rx_bytes: p.stats.rx_bytes as u64,
                     tx_bytes: p.stats.tx_bytes as u64,
+                    endpoint: p.peer.endpoint,
                 })
                 .collect()
         })

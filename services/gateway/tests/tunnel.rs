@@ -307,18 +307,18 @@ fn a_key_that_takes_a_preshared_key_waits_for_it_and_goes_with_it() {
     gateway.apply(&object);
     sleep(Duration::from_millis(500));
     assert!(!shakes_hands(None), "the preshared key is missing, so the key is not accepted");
-    gateway.preshared(Some((&public, &shared)));
+    gateway.preshared(&[(&public, &shared)]);
     assert!(!shakes_hands(None), "without the preshared key");
     assert!(!shakes_hands(Some(&other)), "with another");
     assert!(shakes_hands(Some(&shared)));
     eventually("a request", Duration::from_secs(10), || a.curl("/echo", &["-m", "2"]).status.success());
 
     // Another one ends the session that was made with it; none at all ends it too.
-    gateway.preshared(Some((&public, &other)));
+    gateway.preshared(&[(&public, &other)]);
     sleep(Duration::from_millis(500));
     refused(&a.curl("/echo", &["-m", "1"]), "a session of the old preshared key");
     assert!(!shakes_hands(Some(&shared)) && shakes_hands(Some(&other)));
-    gateway.preshared(None);
+    gateway.preshared(&[]);
     sleep(Duration::from_millis(500));
     refused(&a.curl("/echo", &["-m", "1"]), "a session of a preshared key that is gone");
     assert!(!shakes_hands(Some(&other)));
@@ -531,4 +531,43 @@ fn a_recorded_handshake_and_a_router_that_only_stays_alive_move_no_address() {
         staged.curl_as(&a.server_name(), &a.addresses().0, "/echo", &arguments).status.success()
     });
     eventually("the metric follows", Duration::from_secs(5), || in_use() == 2);
+}
+
+#[test]
+fn a_gateway_that_is_killed_shakes_hands_with_its_partners_where_they_were() {
+    let state = tempfile::TempDir::new().unwrap();
+    let World { mut a, b, mut gateway, ca: _ca } = world(&[&format!("--state-dir={}", state.path().display())]);
+    // One that says nothing by itself, so that it is not the one to begin.
+    a.keepalive = 0;
+    a.configure(&gateway.public_key, support::gateway::PORT);
+    eventually("a request", Duration::from_secs(10), || a.curl("/echo", &["-m", "2"]).status.success());
+    let file = state.path().join("endpoints.json");
+    let kept = || std::fs::read_to_string(&file).unwrap_or_default();
+    let (of_a, of_b) = (a.outer_endpoint(), b.outer_endpoint());
+    eventually("it is kept where they are", Duration::from_secs(10), || {
+        kept().contains(&of_a) && kept().contains(&of_b)
+    });
+
+    let objects = [a.granted(&gateway.public_key), b.granted(&gateway.public_key)];
+    for _ in 0..2 {
+        // It is told in whole seconds.
+        let before = a.last_handshake();
+        sleep(Duration::from_millis(1100));
+        gateway.kill();
+        gateway.start_again(&[&objects[0], &objects[1]]);
+        eventually("the gateway shakes hands", Duration::from_secs(20), || a.last_handshake() > before);
+        assert!(a.curl("/echo", &["-m", "2"]).status.success());
+        eventually("b is served", Duration::from_secs(20), || b.curl("/echo", &["-m", "2"]).status.success());
+        assert!(kept().contains(&of_a), "for the process after this one");
+    }
+
+    // Revoked meanwhile: whatever was kept, nobody is reached.
+    let mut revoked = objects[0].clone();
+    revoked["spec"]["revocation"] = json!({"revoked": true});
+    let before = a.last_handshake();
+    gateway.kill();
+    gateway.start_again(&[&revoked, &objects[1]]);
+    eventually("b is served", Duration::from_secs(20), || b.curl("/echo", &["-m", "2"]).status.success());
+    eventually("a is forgotten", Duration::from_secs(10), || !kept().contains(&of_a));
+    assert_eq!(a.last_handshake(), before);
 }

@@ -47,7 +47,7 @@ enum Line {
     Apply(Value),
     Delete(String),
     Server(Material),
-    Preshared(Option<(String, String)>),
+    Preshared(Vec<(String, String)>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +72,7 @@ impl From<Material> for KeyMaterial {
 
 /// A running gateway.
 pub struct Gateway {
+    start: String,
     stdin: ChildStdin,
     process: Process,
     words: Arc<Mutex<Vec<Value>>>,
@@ -85,47 +86,40 @@ impl Gateway {
     /// Starts one, with InfoPols of these names and certificates. `arguments` are the program's own.
     pub fn start(ca: &Ca, infopols: Vec<(String, KeyMaterial)>, arguments: &[&str]) -> Self {
         let namespace = Namespace::new("g");
-        let executable = std::env::current_exe().unwrap();
-        let mut process = Process(
-            namespace
-                .command("setpriv")
-                .args(AS_IN_ITS_POD)
-                .arg(executable)
-                .args([CHILD, "--ignored", "--exact", "--nocapture"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        );
-        let stdin = process.0.stdin.take().unwrap();
-        let stdout = BufReader::new(process.0.stdout.take().unwrap());
         let words = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&words);
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some(word) = line.strip_prefix(WORD) {
-                    all.lock().unwrap().push(serde_json::from_str(word).unwrap());
-                }
-            }
-        });
+        let (process, stdin) = spawn(&namespace, &words);
         let private = run("wg", &["genkey"]);
         let public_key = public_key(&private);
         let server = ca.server(&[&format!("*.{}", super::DOMAIN)], &format!("spiffe://{}/gateway", super::DOMAIN));
         let client = ca.client(&format!("spiffe://{}/gateway", super::DOMAIN));
-        let mut this = Self { stdin, process, words, namespace, public_key };
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        this.say(&Line::Start {
-            arguments,
+        let start = Line::Start {
+            arguments: arguments.iter().map(ToString::to_string).collect(),
             infopols: infopols.into_iter().map(|(name, m)| (name, m.into())).collect(),
             server: ca.material(&server).into(),
             client: ca.material(&client).into(),
             key: private.trim().to_owned(),
-        });
+        };
+        let start = serde_json::to_string(&start).unwrap();
+        let mut this = Self { start, stdin, process, words, namespace, public_key };
+        writeln!(this.stdin, "{}", this.start).unwrap();
         eventually("the gateway is up", Duration::from_secs(20), || {
             assert!(this.process.0.try_wait().unwrap().is_none(), "the gateway ended");
             this.http("readyz").is_some() && this.show(&["link", "show", "liaison0"]).contains("UP")
         });
         this
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    /// Starts it again after it was killed, as it was at first, and tells it what there is.
+    pub fn start_again(&mut self, objects: &[&Value]) {
+        (self.process, self.stdin) = spawn(&self.namespace, &self.words);
+        writeln!(self.stdin, "{}", self.start).unwrap();
+        self.list(objects);
     }
 
     /// All objects there are.
@@ -148,9 +142,10 @@ impl Gateway {
         self.say(&Line::Server(material.into()));
     }
 
-    /// The only preshared key that there is from now on, with the WireGuard key that it belongs to.
-    pub fn preshared(&mut self, only: Option<(&str, &str)>) {
-        self.say(&Line::Preshared(only.map(|(public, shared)| (public.to_owned(), shared.trim().to_owned()))));
+    /// All preshared keys that there are from now on, each with the WireGuard key that it belongs to.
+    pub fn preshared(&mut self, all: &[(&str, &str)]) {
+        let all = all.iter().map(|(public, shared)| ((*public).to_owned(), shared.trim().to_owned()));
+        self.say(&Line::Preshared(all.collect()));
     }
 
     fn say(&mut self, line: &Line) {
@@ -183,6 +178,31 @@ impl Gateway {
     }
 }
 
+fn spawn(namespace: &Namespace, words: &Arc<Mutex<Vec<Value>>>) -> (Process, ChildStdin) {
+    let mut process = Process(
+        namespace
+            .command("setpriv")
+            .args(AS_IN_ITS_POD)
+            .arg(std::env::current_exe().unwrap())
+            .args([CHILD, "--ignored", "--exact", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let stdin = process.0.stdin.take().unwrap();
+    let stdout = BufReader::new(process.0.stdout.take().unwrap());
+    let all = Arc::clone(words);
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            if let Some(word) = line.strip_prefix(WORD) {
+                all.lock().unwrap().push(serde_json::from_str(word).unwrap());
+            }
+        }
+    });
+    (process, stdin)
+}
+
 /// The public key of a private one.
 pub fn public_key(private: &str) -> String {
     let secret: [u8; 32] = STANDARD.decode(private.trim()).unwrap().try_into().unwrap();
@@ -201,7 +221,8 @@ impl Certificates for Nobody {
 
 /// The child: serves until its standard input ends, with the privileges that the program keeps.
 pub fn child() {
-    tracing_subscriber::fmt().with_env_filter("info,gotatun=off").with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,gotatun=off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let mut first = String::new();
     std::io::stdin().read_line(&mut first).unwrap();
     let Line::Start { arguments, infopols, server, client, key } = serde_json::from_str(&first).unwrap() else {
@@ -264,13 +285,13 @@ pub fn child() {
                     secret_tx.send_modify(|all| all.server = Some(material.into()));
                     continue;
                 }
-                Line::Preshared(only) => {
+                Line::Preshared(entries) => {
                     let bytes = |text: &str| STANDARD.decode(text).unwrap();
                     let entry = |(public, shared): (String, String)| {
                         (preshared_entry(&bytes(&public)), PresharedKey(bytes(&shared).try_into().unwrap()))
                     };
                     // Which of the Secrets has it is the operator's business.
-                    secret_tx.send_modify(|all| all.preshared[1] = only.map(entry).into_iter().collect());
+                    secret_tx.send_modify(|all| all.preshared[1] = entries.into_iter().map(entry).collect());
                     continue;
                 }
             };

@@ -70,9 +70,9 @@ type Body = BoxBody<Bytes, Infallible>;
 
 async fn answer(called: String, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if request.uri().path() == "/stream" {
-        return Ok(Response::new(BodyExt::boxed(StreamBody::new(Endless(tokio::time::interval(
-            Duration::from_millis(5),
-        ))))));
+        let pause = request.uri().query().and_then(|query| query.strip_prefix("ms=")?.parse().ok()).unwrap_or(5);
+        let endless = Endless(tokio::time::interval(Duration::from_millis(pause)));
+        return Ok(Response::new(BodyExt::boxed(StreamBody::new(endless))));
     }
     let mut headers = Map::new();
     for (name, value) in request.headers() {

@@ -70,16 +70,12 @@ impl Namespace {
 
     /// Does something on a thread of its own in it: a socket that is opened there stays there.
     pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
-        let file = std::fs::File::open(format!("/var/run/netns/{}", self.0)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-                use std::os::fd::AsFd as _;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                what()
-            });
-            thread.join().unwrap()
-        })
+        self.inside().within(what)
+    }
+
+    /// The way into it.
+    pub fn inside(&self) -> Inside {
+        Inside(std::fs::File::open(format!("/var/run/netns/{}", self.0)).unwrap())
     }
 
     /// A command that runs in it.
@@ -87,6 +83,25 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]);
         command
+    }
+}
+
+/// The way into a network namespace.
+pub struct Inside(std::fs::File);
+
+impl Inside {
+    /// Does something on a thread of its own in it.
+    pub fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        use std::os::fd::AsFd as _;
+
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                what()
+            });
+            thread.join().unwrap()
+        })
     }
 }
 

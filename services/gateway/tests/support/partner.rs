@@ -34,8 +34,11 @@ pub struct Partner {
     device: String,
     private_key: String,
     wireguard: Option<Process>,
+    near_link: String,
     /// Where it sends to, if not to the gateway.
     pub endpoint: Option<String>,
+    /// How often it keeps its tunnel alive, in seconds; 0: never.
+    pub keepalive: u16,
 }
 
 impl Partner {
@@ -70,7 +73,9 @@ impl Partner {
             device: format!("wg{unique}"),
             private_key: run("wg", &["genkey"]).trim().to_owned(),
             wireguard: None,
+            near_link: here.clone(),
             endpoint: None,
+            keepalive: 5,
         };
         this.write("root.pem", &ca.root);
         this.write("chain.pem", &this.leaf.chain);
@@ -90,7 +95,8 @@ impl Partner {
         (format!("100.72.9.{}", self.slot * 2), format!("100.72.9.{}", self.slot * 2 + 1))
     }
 
-    fn addresses_v6(&self) -> (String, String) {
+    /// The same of IPv6.
+    pub fn addresses_v6(&self) -> (String, String) {
         (format!("fd4c:6961:6973::9{:02x}", self.slot * 2), format!("fd4c:6961:6973::9{:02x}", self.slot * 2 + 1))
     }
 
@@ -187,12 +193,17 @@ impl Partner {
             "wg.conf",
             &format!(
                 "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {gateway_key}\nEndpoint = {endpoint}\n\
-                 AllowedIPs = 100.72.9.0/24, fd4c:6961:6973::/112\nPersistentKeepalive = 5\n{preshared}",
-                self.private_key,
+                 AllowedIPs = 100.72.9.0/24, fd4c:6961:6973::/112\nPersistentKeepalive = {}\n{preshared}",
+                self.private_key, self.keepalive,
             ),
         );
         let mut command = self.namespace.command("wg");
         assert!(command.args(["setconf", &self.device]).arg(conf).status().unwrap().success());
+    }
+
+    /// The gateway's end of the link to it.
+    pub fn near_link(&self) -> &str {
+        &self.near_link
     }
 
     /// Its private key.
@@ -204,8 +215,32 @@ impl Partner {
     pub fn set_key(&mut self, private: &str) {
         private.trim().clone_into(&mut self.private_key);
         let file = self.write("private", &self.private_key);
+        self.wg(&["private-key", file.to_str().unwrap()]);
+    }
+
+    /// The same, with the preshared key that comes with it.
+    pub fn set_keys(&mut self, gateway_key: &str, private: &str, preshared: Option<&str>) {
+        private.trim().clone_into(&mut self.private_key);
+        let (file, shared) = (self.write("private", &self.private_key), self.write("shared", preshared.unwrap_or("")));
+        let (file, shared) = (file.to_str().unwrap(), shared.to_str().unwrap());
+        self.wg(&["private-key", file, "peer", gateway_key, "preshared-key", shared]);
+    }
+
+    /// Changes the port that it sends from.
+    pub fn set_port(&self, port: u16) {
+        self.wg(&["listen-port", &port.to_string()]);
+    }
+
+    fn wg(&self, arguments: &[&str]) {
         let mut command = self.namespace.command("wg");
-        assert!(command.args(["set", &self.device, "private-key"]).arg(file).status().unwrap().success());
+        assert!(command.args(["set", &self.device]).args(arguments).status().unwrap().success());
+    }
+
+    /// Changes the address that it sends from, as a new lease would. The gateway needs a route to it.
+    pub fn set_outer_address(&self, address: &str) {
+        self.ip(&["addr", "flush", "dev", "up0", "scope", "global"]);
+        self.ip(&["addr", "add", &format!("{address}/32"), "dev", "up0"]);
+        self.ip(&["route", "replace", &format!("192.0.2.{}/32", self.slot * 4 + 1), "dev", "up0", "src", address]);
     }
 
     /// The default port.
@@ -222,6 +257,26 @@ impl Partner {
     /// Another address on its tunnel device.
     pub fn spoof(&self, address: &str) {
         self.ip(&["addr", "add", &format!("{address}/32"), "dev", &self.device]);
+    }
+
+    /// Where the gateway hears it from.
+    pub fn outer_endpoint(&self) -> String {
+        let output = self.namespace.command("wg").args(["show", &self.device, "listen-port"]).output().unwrap();
+        let port = String::from_utf8(output.stdout).unwrap();
+        format!("192.0.2.{}:{}", self.slot * 4 + 2, port.trim())
+    }
+
+    /// Takes it away again.
+    pub fn unspoof(&self, address: &str) {
+        self.ip(&["addr", "del", &format!("{address}/32"), "dev", &self.device]);
+    }
+
+    /// Sends what is for an address through the tunnel, whether the gateway takes it or not.
+    pub fn route_through(&self, address: &str) {
+        let output = self.namespace.command("wg").args(["show", &self.device, "peers"]).output().unwrap();
+        let peer = String::from_utf8(output.stdout).unwrap();
+        self.wg(&["peer", peer.trim(), "allowed-ips", "0.0.0.0/0,::/0"]);
+        self.ip(&["route", "replace", &format!("{address}/32"), "dev", &self.device]);
     }
 
     /// Unix time of its last handshake; 0 for never.
