@@ -100,8 +100,10 @@ test: ## everything, with the time of each part
 	@.ci/run parts
 
 # What is measured is compiled as it would be for production; its dependencies are as they always are.
-optimised := $(foreach crate,liaison-sync liaison-records liaison-bench,--config 'profile.dev.package.$(crate).opt-level=3' \
+optimise = $(foreach crate,$(1),--config 'profile.dev.package.$(crate).opt-level=3' \
   --config 'profile.dev.package.$(crate).debug-assertions=false')
+optimised := $(call optimise,liaison-sync liaison-records liaison-bench)
+optimised_gateway := $(call optimise,liaison-gateway gotatun)
 
 .PHONY: bench-generate
 bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
@@ -113,3 +115,10 @@ bench-fanout: ## partners in number, beside PostgreSQL's own replication; N=13,5
 	@tests/bench/ready
 	cargo build --locked --workspace --bins $(optimised)
 	$(CARGO_TARGET_DIR)/debug/liaison-bench fanout
+
+.PHONY: bench-gateway
+bench-gateway: services ## revocation, rotation, kills, roaming and throughput of the gateway; MEASURES=B,C KILLS=10 for less
+	cargo build --locked --workspace --bin liaison-bench --bin liaison-gateway --bench gateway $(optimised_gateway)
+	eval "$$(tests/cluster/services env)" && RUST_LOG=warn,gotatun=off "$$(cargo build --quiet --locked --workspace --bin liaison-bench --bin liaison-gateway --bench gateway \
+		$(optimised_gateway) --message-format=json | jq -r 'select(.target.kind == ["bench"]) | .executable // empty')"
+	$(CARGO_TARGET_DIR)/debug/liaison-bench render

@@ -36,6 +36,10 @@ pub fn page() -> Result<()> {
     if let Some(found) = generate.first() {
         page = section(&page, "generate", &generated(found))?;
     }
+    let gateway: Vec<serde_json::Value> = figures::load("gateway")?;
+    if !gateway.is_empty() {
+        page = section(&page, "gateway", &of_gateway(&gateway))?;
+    }
     fs::write(PAGE, page)?;
     Ok(())
 }
@@ -119,6 +123,21 @@ fn generated(found: &serde_json::Value) -> String {
         let _ = writeln!(text, "| {label} | {} | {} |", number(value("files") / value(name)), number(value(name)));
     }
     let _ = writeln!(text, "\nLiaison's rate is {} times that of the dump.\n", number(value("ratio")));
+    text
+}
+
+fn of_gateway(all: &[serde_json::Value]) -> String {
+    let mut text =
+        "Made by `make bench-gateway`.\n\n| what | figure | | taken | beside |\n|---|---:|---|---:|---|\n".to_owned();
+    for found in all {
+        let word = |name: &str| found.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let value = |name: &str| found.get(name).and_then(serde_json::Value::as_f64);
+        let beside =
+            value("peer").map_or_else(String::new, |peer| format!("{} of {}", number(peer), word("peer_name")));
+        let figure = number(value("value").unwrap_or_default());
+        let count = value("count").unwrap_or_default();
+        let _ = writeln!(text, "| {} | {figure} | {} | {count} | {beside} |", word("name"), word("unit"));
+    }
     text
 }
 
