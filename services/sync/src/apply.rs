@@ -23,6 +23,17 @@ use crate::{
 /// Records and search rows that go into one statement.
 const CHUNK: usize = 2_000;
 
+/// What the replica has under the keys of records that are to be written.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    /// Was found to have all of them.
+    Known,
+    /// Was found to have none, or loses it before.
+    New,
+    /// It is not known.
+    Whatever,
+}
+
 type Statement<'a> = BoxFuture<'a, Result<u64, Error>>;
 
 impl Share {
@@ -125,10 +136,11 @@ impl Share {
             statements.push(self.remove_records(tx, delta).boxed());
         }
         let (known, new): (Vec<_>, Vec<_>) = delta.upserts.iter().partition(|(key, _)| delta.updates(key));
-        for (part, update) in [(known, true), (new, false)] {
+        let new_to_it = if delta.looked_up() { Write::New } else { Write::Whatever };
+        for (part, how) in [(known, Write::Known), (new, new_to_it)] {
             let records: Vec<&Arc<Record>> = part.into_iter().map(|(_, record)| record).collect();
             for chunk in records.chunks(CHUNK) {
-                statements.push(self.write_records(tx, chunk.to_vec(), batch, update).boxed());
+                statements.push(self.write_records(tx, chunk.to_vec(), batch, how).boxed());
             }
         }
         statements.extend(self.subjects(tx, &delta.subjects.iter().collect::<Vec<_>>(), batch));
@@ -165,28 +177,28 @@ impl Share {
         tx.execute_typed(&sql, &[(&tables, Type::TEXT_ARRAY), (&ids, Type::INT8_ARRAY)]).await.store()
     }
 
-    /// `update`: the replica was found to have them all.
     async fn write_records(
         &self,
         tx: &Transaction<'_>,
         records: Vec<&Arc<Record>>,
         batch: i64,
-        update: bool,
+        how: Write,
     ) -> Result<u64, Error> {
         let schema = self.schema();
         let new = "unnest($1, $2, $3, $4, $5, $6) AS n (o, g, t, i, b, h)";
-        let sql = if update {
-            format!(
+        let insert = format!(
+            "INSERT INTO {schema}.record (offender, grp, tbl, id, body, hash, batch) SELECT o, g, t, i, b, h, $7 FROM {new}"
+        );
+        let sql = match how {
+            Write::Known => format!(
                 "UPDATE {schema}.record r SET offender = n.o, grp = n.g, body = n.b, hash = n.h, batch = $7
                  FROM {new} WHERE r.tbl = n.t AND r.id = n.i"
-            )
-        } else {
-            format!(
-                "INSERT INTO {schema}.record (offender, grp, tbl, id, body, hash, batch)
-                 SELECT o, g, t, i, b, h, $7 FROM {new}
-                 ON CONFLICT (tbl, id) DO UPDATE SET offender = EXCLUDED.offender, grp = EXCLUDED.grp,
+            ),
+            Write::New => insert,
+            Write::Whatever => format!(
+                "{insert} ON CONFLICT (tbl, id) DO UPDATE SET offender = EXCLUDED.offender, grp = EXCLUDED.grp,
                     body = EXCLUDED.body, hash = EXCLUDED.hash, batch = EXCLUDED.batch"
-            )
+            ),
         };
         let offenders: Vec<Option<i64>> = records.iter().map(|r| r.offender).collect();
         let groups: Vec<&str> = records.iter().map(|r| &*r.group).collect();

@@ -58,7 +58,7 @@ pub struct Delta {
     pub numbered: HashSet<i64>,
     /// Files in whose search row only this changes: no name, so none of what is made of names.
     pub cores: BTreeMap<i64, Core>,
-    /// Records were compared a file at a time: one that is new to its file may stand under another.
+    /// Records were compared a file at a time, or all that have none: one that is new to its file may stand under another.
     pub robs: bool,
     /// Field groups of which everything but these must go.
     pub only_groups: Option<Vec<String>>,
@@ -84,6 +84,12 @@ impl Delta {
         self.only_groups.is_none()
             && !self.deletes.contains_key(key)
             && self.known.get(key).is_some_and(|file| file.is_none_or(|file| !self.leave.contains(&file)))
+    }
+
+    /// Whether the replica was asked for each record under its own key, so that one which it was not found to have, or which goes
+    /// before, can be inserted.
+    pub fn looked_up(&self) -> bool {
+        !self.robs && self.only_groups.is_none()
     }
 
     /// Pictures that the new records name.
@@ -249,6 +255,7 @@ impl Delta {
 
     /// Adds the difference of the reference records.
     pub fn references(&mut self, records: &[Arc<Record>], seen: &Seen) {
+        self.robs = true;
         for record in records {
             self.settle(record, seen);
         }

@@ -320,7 +320,10 @@ impl Worker {
             started |= self.attend(&partner, now, &mut room);
         }
         renewed?;
-        started |= self.cycle(now).await?;
+        let cycle = self.cycle(now).await;
+        // What the cycle did not give a batch.
+        started |= self.touch(now);
+        started |= cycle?;
         self.ask().await?;
         Ok(started)
     }
@@ -562,17 +565,29 @@ impl Worker {
                 self.tasks.spawn(timed(name, 300, work));
                 return true;
             }
-            // The as-of row, once per half freshness objective; also when the hub's clock was put back.
-            let due = i64::from(terms.freshness_seconds) * 500;
-            let written = held.cursor.as_of_millis.unwrap_or(0);
-            if held.exact_at.as_ref().is_some_and(|point| (point.millis - written).abs() >= due) {
-                state.busy = true;
-                self.tasks.spawn(timed(name, 30, async move { touch(&context, held).await }));
-                return true;
-            }
         }
         state.held = Some(held);
         false
+    }
+
+    /// The as-of row, once per half freshness objective; also when the hub's clock was put back. Returns whether any is due.
+    fn touch(&mut self, now: Timestamp) -> bool {
+        let mut started = false;
+        for (partner, state) in &mut self.partners {
+            let due = i64::from(state.terms.freshness_seconds) * 500;
+            let idle = !state.busy && !state.compare && state.terms.open(now).is_some();
+            let old = |held: &mut Held| {
+                let written = held.cursor.as_of_millis.unwrap_or(0);
+                held.exact_at.as_ref().is_some_and(|point| (point.millis - written).abs() >= due)
+            };
+            if let Some(held) = state.held.take_if(|held| idle && old(held)) {
+                state.busy = true;
+                started = true;
+                let context = self.context.clone();
+                self.tasks.spawn(timed(partner.clone(), 30, async move { touch(&context, held).await }));
+            }
+        }
+        started
     }
 
     /// Probes the hub; if something changed, or somebody lags, routes it and starts what follows.
