@@ -3,8 +3,13 @@
 //! What a partner needs is a task of its own, over the lane of its store: one that hangs or fails is that partner's
 //! problem. It falls behind, and joins again from its own cursor.
 
+mod converge;
+mod cycle;
+mod leases;
+mod standing;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,59 +18,25 @@ use jiff::Timestamp;
 use liaison_records::names::PartnerName;
 use tokio::task::JoinSet;
 
+use self::{
+    cycle::Pace,
+    leases::{Sharing, quota},
+    standing::Reached,
+};
 use crate::{
-    cursor::{ALL, Point, Snapshot},
-    delta::Source,
-    error::{Error, Side},
-    gather::{Asker, gather},
-    hub::{self, Reading, View},
+    cursor::{ALL, Point},
+    error::Error,
     hub_ledger, mark,
-    partner::{Held, Written},
+    partner::Held,
     rebuild,
-    route::{Candidate, Members, Slot, Want},
-    tasks::{Done, Finished, deliver, fence, run_compare, take_lease, tell, timed, touch},
-    terms::{Grant, Terms},
+    route::{Members, Slot},
+    tasks::{Done, Finished, fence, run_compare, take_lease, tell, timed, touch},
+    terms::Terms,
     verify::{self, News},
 };
 
+pub use self::standing::{Report, Standing};
 pub use crate::tasks::Context;
-
-/// What happened to a partner's replica, for metrics and status.
-#[derive(Debug, Clone)]
-pub struct Report {
-    /// Whose.
-    pub partner: PartnerName,
-    /// What was written, or why not.
-    pub result: Result<Written, &'static str>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// How a partner's replica stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked for by itself")]
-pub struct Standing {
-    /// Files held.
-    pub files: usize,
-    /// Milliseconds since 1970 of the hub's clock up to which the replica is exact.
-    pub exact_at_millis: Option<i64>,
-    /// Whether it is complete.
-    pub complete: bool,
-    /// Why the last attempt failed.
-    pub trouble: Option<(&'static str, String)>,
-    /// Whether records may cross at all.
-    pub open: bool,
-    /// Whether its lease is ours.
-    pub held: bool,
-    /// Whether reads are refused for a moment.
-    pub fenced: bool,
-    /// Batches in its ledger.
-    pub ledger: i64,
-    /// Whether it is being made anew beside.
-    pub rebuilding: bool,
-    /// Files filled, of files in scope, while it is being filled.
-    pub progress: Option<(usize, usize)>,
-}
 
 struct State {
     slot: Slot,
@@ -86,72 +57,6 @@ impl State {
         self.held = None;
         self.reached = Reached::default();
         self.trouble = Some(Error::LeaseHeld(self.terms.partner.clone())).map(|e| (e.reason(), e.to_string()));
-    }
-}
-
-/// How far a replica is: exact as of these milliseconds, and whether it is complete.
-#[derive(Debug, Clone, Copy, Default)]
-struct Reached {
-    exact_at_millis: Option<i64>,
-    complete: bool,
-    fenced: bool,
-    rebuilding: bool,
-    ledger: i64,
-    progress: Option<(usize, usize)>,
-}
-
-impl Reached {
-    fn of(held: &Held) -> Self {
-        let exact_at = held.exact_at.as_ref().map(|p| p.millis).or(held.cursor.as_of_millis);
-        Self {
-            exact_at_millis: exact_at.filter(|_| held.cursor.filled == ALL),
-            complete: held.cursor.filled == ALL && !held.cursor.fenced,
-            fenced: held.cursor.fenced,
-            rebuilding: held.rebuild.is_some(),
-            ledger: held.ledger(),
-            progress: held.progress.filter(|_| held.cursor.filled != ALL || held.rebuild.is_some()),
-        }
-    }
-}
-
-/// Among how many workers the partners are shared.
-#[derive(Debug)]
-struct Sharing {
-    /// Whose partners: those of one store.
-    store: String,
-    /// Workers that are alive, ourselves among them; 0: not asked yet.
-    live: usize,
-}
-
-/// How many partners one of `live` workers holds at most.
-fn quota(partners: usize, live: usize) -> usize {
-    partners.div_ceil(live.max(1))
-}
-
-/// When the next cycle may begin. A batch costs about the same whether it carries one change or a hundred: while there is much to
-/// do, changes are let gather, as long as nobody's data get old by it.
-#[derive(Debug, Default)]
-struct Pace {
-    began: Option<Instant>,
-    /// How long it took to the last batch that landed; one that hangs does not count.
-    took: Duration,
-}
-
-impl Pace {
-    /// Of the time, at most one part in so many is spent on cycles.
-    const REST: u32 = 4;
-
-    fn begin(&mut self) {
-        *self = Self { began: Some(Instant::now()), took: Duration::ZERO };
-    }
-
-    fn landed(&mut self) {
-        self.took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-    }
-
-    /// Whether the next may begin; it does in any case a quarter of the strictest freshness objective after the last.
-    fn due(&self, freshness: Duration) -> bool {
-        self.began.is_none_or(|began| began.elapsed() >= (self.took * Self::REST).min(freshness / 4))
     }
 }
 
@@ -250,49 +155,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// How each partner stands.
-    pub fn standings(&mut self, now: Timestamp) -> BTreeMap<PartnerName, Standing> {
-        let members = &self.members;
-        let standing = |state: &mut State| {
-            match &state.held {
-                Some(held) => state.reached = Reached::of(held),
-                // A task has it: what it does is no reason to say that the replica is not there.
-                None if state.busy => {}
-                None => state.reached = Reached::default(),
-            }
-            Standing {
-                files: members.count(state.slot),
-                exact_at_millis: state.reached.exact_at_millis,
-                complete: state.reached.complete,
-                rebuilding: state.reached.rebuilding,
-                trouble: state.trouble.clone(),
-                open: state.terms.open(now).is_some(),
-                held: state.held.is_some() || state.busy,
-                fenced: state.reached.fenced,
-                ledger: state.reached.ledger,
-                progress: state.reached.progress,
-            }
-        };
-        self.partners.iter_mut().map(|(partner, state)| (partner.clone(), standing(state))).collect()
-    }
-
-    /// The snapshots up to which the replicas that we hold are exact.
-    pub fn positions(&self) -> Vec<(PartnerName, Snapshot)> {
-        let held = self.partners.values().filter_map(|state| state.held.as_ref());
-        held.filter_map(|held| Some((held.partner.clone(), held.position()?.clone()))).collect()
-    }
-
-    /// What happened since this was last asked.
-    pub fn take_reports(&mut self) -> Vec<Report> {
-        std::mem::take(&mut self.reports)
-    }
-
-    /// What came of verifications since this was last asked.
-    pub fn take_news(&mut self) -> Vec<News> {
-        self.news.append(&mut self.context.desk.news());
-        std::mem::take(&mut self.news)
     }
 
     /// Whether tasks are under way.
@@ -398,78 +260,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    async fn renew(&mut self) -> Result<(), Error> {
-        let unasked = self.sharing.as_ref().is_some_and(|sharing| sharing.live == 0);
-        if self.renewed.elapsed() < self.renewal && !unasked {
-            return Ok(());
-        }
-        let held: Vec<(PartnerName, i64, Option<Snapshot>)> = self
-            .partners
-            .values()
-            .filter_map(|s| s.held.as_ref())
-            .map(|h| (h.partner.clone(), h.epoch, h.cursor.snapshot.clone()))
-            .collect();
-        let context = self.context.clone();
-        let mut lane = context.leases.lane("renew").await?;
-        let ours = hub_ledger::renew(lane.client()?, &held).await?;
-        if let Some(sharing) = &mut self.sharing {
-            sharing.live = hub_ledger::workers(lane.client()?, &context.holder, &sharing.store).await?;
-        }
-        for (partner, epoch, _) in &held {
-            if !ours.contains(partner)
-                && let Some(state) = self.partners.get_mut(partner)
-            {
-                tracing::info!(%partner, epoch, "another worker took the lease");
-                state.held = None;
-            }
-        }
-        self.renewed = Instant::now();
-        self.give_back(lane.client()?).await?;
-        self.leave_mark().await
-    }
-
-    /// A mark on the hub for all whose position is to move without a batch.
-    async fn leave_mark(&mut self) -> Result<(), Error> {
-        let mut wanting: Vec<&mut Held> = self.partners.values_mut().filter_map(|state| state.held.as_mut()).collect();
-        wanting.retain(|held| held.wants_mark());
-        if wanting.is_empty() {
-            return Ok(());
-        }
-        let context = self.context.clone();
-        let mut lane = context.reading.lane("cycle").await?;
-        let connection = context.reading.opened();
-        // What was seen over an earlier connection may have been another hub's.
-        wanting.retain(|held| held.recognised == connection);
-        if wanting.is_empty() {
-            return Ok(());
-        }
-        let mark = mark::leave(lane.client()?).await.inspect_err(|_| lane.discard())?;
-        for held in wanting {
-            held.mark(mark);
-        }
-        Ok(())
-    }
-
-    /// Gives back what is more than our part of the partners.
-    async fn give_back(&mut self, hub: &tokio_postgres::Client) -> Result<(), Error> {
-        let Some(sharing) = &self.sharing else { return Ok(()) };
-        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy).count();
-        let more = ours.saturating_sub(quota(self.partners.len(), sharing.live));
-        let idle = self.partners.values().rev().filter(|state| !state.busy).filter_map(|state| state.held.as_ref());
-        let given: Vec<(PartnerName, i64)> = idle.take(more).map(|held| (held.partner.clone(), held.epoch)).collect();
-        if given.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(partners = given.len(), workers = sharing.live, "giving partners back: another worker is here");
-        for (partner, _) in &given {
-            if let Some(state) = self.partners.get_mut(partner) {
-                state.let_go();
-                self.members.forget(state.slot);
-            }
-        }
-        hub_ledger::release(hub, &given).await
     }
 
     /// Asks the hub which verifications are wanted, and closes those that were given up.
@@ -590,217 +380,6 @@ impl Worker {
         started
     }
 
-    /// Probes the hub; if something changed, or somebody lags, routes it and starts what follows.
-    async fn cycle(&mut self, now: Timestamp) -> Result<bool, Error> {
-        let mut ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)> = Vec::new();
-        for (partner, state) in &self.partners {
-            let Some(held) = state.held.as_ref().filter(|_| !state.busy && !state.compare) else { continue };
-            let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
-            let whole = held.cursor.filled == ALL && held.rebuild.is_none() && held.lost.is_none();
-            if whole && held.follows(grant) && held.told.as_ref() == Some(&state.terms) {
-                let since = self.context.faults.since(since.clone());
-                ready.push((partner.clone(), state.slot, grant.clone(), since, state.terms.generation));
-            }
-        }
-        let strictest =
-            ready.iter().filter_map(|(partner, ..)| self.partners.get(partner)).map(|s| s.terms.freshness_seconds);
-        let freshness = Duration::from_secs(strictest.min().unwrap_or(0).into());
-        if ready.is_empty() || !self.pace.due(freshness) {
-            return Ok(false);
-        }
-        let context = self.context.clone();
-        let mut lane = context.reading.lane("cycle").await?;
-        let bound = Duration::from_secs(60);
-        let connection = context.reading.opened();
-        let work = async {
-            let client = lane.client()?;
-            if self.recognise(client, connection, &ready).await? {
-                // Each from its own cursor, with the next round.
-                return Ok(true);
-            }
-            self.cycle_over(client, ready).await
-        };
-        match tokio::time::timeout(bound, work).await {
-            Ok(Ok(started)) => Ok(started),
-            // As-of stands still meanwhile; the next round tries again.
-            Ok(Err(Error::HubBusy)) => Ok(false),
-            Ok(Err(error)) => {
-                lane.discard();
-                Err(error)
-            }
-            Err(_) => {
-                lane.discard();
-                Err(Error::Timeout { side: Side::Hub, seconds: bound.as_secs() })
-            }
-        }
-    }
-
-    /// Over another connection the hub may be another: whether it has what these partners know of it. Returns whether it was asked.
-    async fn recognise(
-        &mut self,
-        hub: &tokio_postgres::Client,
-        connection: u64,
-        ready: &[(PartnerName, Slot, Grant, Snapshot, i64)],
-    ) -> Result<bool, Error> {
-        let held = ready.iter().filter_map(|(partner, ..)| self.partners.get(partner)?.held.as_ref());
-        let claims: Vec<mark::Claim> = held.filter(|h| h.recognised != connection).map(Held::claim).collect();
-        if claims.is_empty() {
-            return Ok(false);
-        }
-        let strangers: HashSet<PartnerName> = mark::strangers(hub, &claims).await?.into_iter().collect();
-        self.last = None;
-        for mark::Claim { partner, .. } in claims {
-            let Some(state) = self.partners.get_mut(&partner) else { continue };
-            if !self.context.faults.recognised(!strangers.contains(&partner)) {
-                tracing::warn!(%partner, "the hub was put back to an earlier state: looking again, and comparing all");
-                state.compare = true;
-                state.held = None;
-            } else if let Some(held) = &mut state.held {
-                held.recognise(connection);
-            }
-        }
-        Ok(true)
-    }
-
-    async fn cycle_over(
-        &mut self,
-        client: &mut tokio_postgres::Client,
-        ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)>,
-    ) -> Result<bool, Error> {
-        let context = self.context.clone();
-        if let Some(last) = &self.last
-            && ready.iter().all(|(_, _, _, since, _)| *since == last.snapshot)
-        {
-            let (point, changed) = hub::probe(client, &context.wal, &last.snapshot).await?;
-            if !changed {
-                for (partner, ..) in &ready {
-                    self.exact(partner, &point, false);
-                }
-                self.last = Some(point);
-                return Ok(false);
-            }
-        }
-        self.pace.begin();
-        let mut view = View::open(Reading { client, wal: &context.wal }).await?;
-        let (point, identity) = (view.point.clone(), view.identity.clone());
-        let horizon = view.horizon;
-        let (usable, unusable): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(partner, ..)| {
-            let held = self.partners.get(partner).and_then(|s| s.held.as_ref());
-            held.is_some_and(|h| {
-                h.cursor.hub_identity.as_deref() == Some(&identity)
-                    && h.position().is_some_and(|s| s.xmin >= horizon && s.xmax <= point.snapshot.xmax)
-            })
-        });
-        let names: HashMap<Slot, Vec<String>> =
-            usable.iter().map(|(_, s, grant, ..)| (*s, grant.group_names())).collect();
-        let askers: Vec<Asker<'_>> = usable
-            .iter()
-            .map(|(_, slot, grant, since, _)| Asker {
-                candidate: Candidate { slot: *slot, scope: &grant.scope, filled: ALL },
-                groups: &names[slot],
-                since,
-            })
-            .collect();
-        let mut gathered = gather(&mut view, &askers, &self.members).await?;
-        view.close().await?;
-        drop(askers);
-        let mut started = false;
-        for (partner, ..) in unusable {
-            if let Some(state) = self.partners.get_mut(&partner) {
-                tracing::warn!(%partner, "the cursor is of another hub, or not of this one's change log: comparing all");
-                state.compare = true;
-                // What this hub's ledger knows is not what ours did: step 1 again, before anything is added to it.
-                state.held = None;
-                started = true;
-            }
-        }
-        let source = Arc::new(std::mem::take(&mut gathered.source));
-        for (partner, slot, grant, _, generation) in usable {
-            if gathered.compare.contains(&slot) {
-                if let Some(state) = self.partners.get_mut(&partner) {
-                    state.compare = true;
-                    started = true;
-                }
-                continue;
-            }
-            let Some(want) = gathered.wants.remove(&slot) else { continue };
-            if want.is_empty() {
-                self.exact(&partner, &point, gathered.changes > 0);
-                continue;
-            }
-            let Some(state) = self.partners.get_mut(&partner) else { continue };
-            let Some(held) = state.held.take() else { continue };
-            state.busy = true;
-            started = true;
-            let holds: HashSet<i64> = stays(&want, &source).filter(|f| self.members.holds(slot, *f)).collect();
-            let (context, source, point, identity) =
-                (self.context.clone(), source.clone(), point.clone(), identity.clone());
-            let work = async move {
-                deliver(&context, held, &grant, generation, &point, &identity, &want, &source, &holds).await
-            };
-            self.tasks.spawn(timed(partner, 60, work));
-        }
-        self.last = Some(point);
-        Ok(started)
-    }
-
-    fn exact(&mut self, partner: &PartnerName, point: &Point, changes: bool) {
-        if let Some(held) = self.partners.get_mut(partner).and_then(|s| s.held.as_mut()) {
-            held.exact(point, changes);
-        }
-    }
-
-    /// Rounds until every partner that may have records has all of them as of a snapshot taken after this call, or one has
-    /// failed. For Jobs and tests.
-    pub async fn converge(&mut self, now: Timestamp) -> Result<(), (PartnerName, &'static str, String)> {
-        self.last = None;
-        let mut fresh: HashSet<PartnerName> = HashSet::new();
-        for state in self.partners.values_mut() {
-            state.not_before = Instant::now();
-            state.trouble = None;
-        }
-        // Only what a snapshot of this call showed counts, not what an earlier one did.
-        let before: HashMap<PartnerName, Option<Point>> = self
-            .partners
-            .iter()
-            .map(|(partner, state)| (partner.clone(), state.held.as_ref().and_then(|h| h.exact_at.clone())))
-            .collect();
-        loop {
-            self.pace = Pace::default();
-            match self.round(now).await {
-                Ok(true) => {}
-                Ok(false) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(error) => {
-                    if let Some(partner) = self.partners.keys().next().cloned() {
-                        return Err((partner, error.reason(), error.to_string()));
-                    }
-                }
-            }
-            while self.busy() {
-                self.wait(Duration::from_secs(1)).await;
-            }
-            for (partner, standing) in self.standings(now) {
-                if let Some((reason, message)) = standing.trouble {
-                    return Err((partner, reason, message));
-                }
-                let held = self.partners.get(&partner).filter(|s| !s.compare).and_then(|s| {
-                    // A batch that was under way when the terms changed is exact, and follows the old ones.
-                    let follows = |h: &Held| s.terms.open(now).is_none_or(|grant| h.follows(grant));
-                    s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms) && follows(h))
-                });
-                let Some(held) = held else { continue };
-                let earlier = before.get(&partner).and_then(Option::as_ref);
-                let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);
-                if !standing.open || (standing.complete && !standing.rebuilding && later) {
-                    fresh.insert(partner);
-                }
-            }
-            if fresh.len() == self.partners.len() {
-                return Ok(());
-            }
-        }
-    }
-
     /// Ends all tasks, and gives the leases back.
     pub async fn shut_down(mut self) {
         self.context.desk.stop();
@@ -827,10 +406,4 @@ impl Worker {
         mark::trim(lane.client()?).await?;
         hub_ledger::trim(lane.client()?).await
     }
-}
-
-/// The files that the changed records of `want` are of now.
-fn stays<'a>(want: &'a Want, source: &'a Source) -> impl Iterator<Item = i64> + 'a {
-    let records = want.keys.iter().filter_map(|key| source.keys.get(key)?.as_ref()?.offender);
-    want.stay.iter().copied().chain(records)
 }
