@@ -254,10 +254,49 @@ pub struct CertificateRequests {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(min = 1, max = 8192)))]
     pub signing_requests: Vec<String>,
+    /// The cert-manager issuer that issues the certificates instead of Liaison's own CA; absent means Liaison's. Each request
+    /// must then ask for the partner's SPIFFE ID, and no other name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
     /// Lets the partner ask for certificates itself, inside its tunnel, by EST (RFC 7030); absent means it may not, and no
     /// certificate that it got so is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolment: Option<Enrolment>,
+}
+
+/// An issuer, as cert-manager's CertificateRequest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerRef {
+    /// Name of the issuer; an Issuer is in the connection's own namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Kind of the issuer; absent means Issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: Option<String>,
+    /// API group of the issuer; absent means cert-manager.io.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    pub group: Option<String>,
+}
+
+impl IssuerRef {
+    /// Kind, as it is when the manifest does not say.
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Issuer")
+    }
+
+    /// API group, as it is when the manifest does not say.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or("cert-manager.io")
+    }
+}
+
+impl std::fmt::Display for IssuerRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.group(), self.kind(), self.name)
+    }
 }
 
 /// Enrolment by the partner itself.
@@ -537,6 +576,10 @@ pub struct IssuedCertificate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub enrolled_by: Option<String>,
+    /// The issuer of `spec.credentials.certificate.issuerRef` that issued it, as group/kind/name; absent for Liaison's own CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 571))]
+    pub issued_by: Option<String>,
     /// Leaf and issuing certificate in PEM, and while roots change the new root as the old one certifies it.
     #[schemars(length(max = 16384))]
     pub chain: String,

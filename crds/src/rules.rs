@@ -80,6 +80,11 @@ pub(crate) const PARTNER_CONNECTION: &[Rule] = &[
         "must hold `signingRequests`, or `enrolment`, by which the partner asks for a certificate itself",
     ),
     rule(
+        &["properties", "spec", "properties", "credentials", "properties", "certificate"],
+        "!(has(self.enrolment) && has(self.issuerRef))",
+        "must not hold both `enrolment` and `issuerRef`: what a partner asks for itself, Liaison's own CA issues",
+    ),
+    rule(
         &[
             "properties",
             "spec",

@@ -28,6 +28,7 @@ const CONNECTION_FAILURES: &[(&str, &str)] = &[
     ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
     ("/spec/credentials/recipients", r#"["a","a"]"#),
     ("/spec/credentials/certificate", r#"{"signingRequests":[]}"#),
+    ("/spec/credentials/certificate", r#"{"enrolment":{},"issuerRef":{"name":"a"}}"#),
     (
         "/spec/credentials/certificate/signingRequests",
         r#"["-----BEGIN CERTIFICATE REQUEST-----","-----BEGIN CERTIFICATE REQUEST-----"]"#,

@@ -71,6 +71,8 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
     ("/spec/credentials/wireGuard/presharedKey", r#""Perhaps""#, "Unsupported value"),
     ("/spec/credentials/certificate", r#"{"signingRequests":[]}"#, "must hold `signingRequests`, or `enrolment`"),
     ("/spec/credentials/recipients", r#"["AGE-SECRET-KEY-1"]"#, "should"),
+    ("/spec/credentials/certificate", r#"{"enrolment":{},"issuerRef":{"name":"a"}}"#, "must not hold both `enrolment`"),
+    ("/spec/credentials/certificate/issuerRef", r#"{"name":"A"}"#, "should match"),
     ("/spec/credentials/certificate/enrolment", r#"{"tokenNumber":0}"#, "greater than or equal to 1"),
     ("/spec/credentials/certificate/enrolment", r#"{"token":"x"}"#, "field not declared in schema"),
     ("/spec/credentials/certificate/signingRequests", r#"["hello"]"#, "must be one PKCS#10 request"),

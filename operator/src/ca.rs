@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::{
     certificate::X509Certificate,
     certification_request::X509CertificationRequest,
+    extensions::{GeneralName, ParsedExtension},
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384},
     pem::Pem,
     prelude::FromDer,
@@ -411,6 +412,49 @@ pub struct Request {
     pub public_key_sha256: String,
     /// The key.
     pub key: SubjectPublicKeyInfo,
+    /// The names that it asks for, beside its subject. Liaison's own CA ignores them; another may not.
+    pub names: Vec<String>,
+    /// The request itself, in PEM.
+    pub pem: String,
+}
+
+/// A URI as it is, and anything else so that it cannot be taken for one.
+fn name_text(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::URI(uri) => (*uri).to_owned(),
+        other => format!("{other}"),
+    }
+}
+
+/// What another CA issued, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Lower-case hex SHA-256 of the leaf's DER.
+    pub sha256: String,
+    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo.
+    pub public_key_sha256: String,
+    /// Its names, beside its subject.
+    pub names: Vec<String>,
+    /// Whether it may be used as a TLS client's, and is no CA.
+    pub for_clients: bool,
+    /// Its life.
+    pub validity: Validity,
+}
+
+/// Reads the first certificate of a chain of another CA.
+pub fn read_foreign(chain: &str) -> Result<Foreign, Error> {
+    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
+    let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| unreadable(&error))?;
+    let (_, leaf) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
+    let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
+    let usage = leaf.extended_key_usage().map_err(|error| unreadable(&error))?;
+    Ok(Foreign {
+        sha256: hex::encode(Sha256::digest(&pem.contents)),
+        public_key_sha256: hex::encode(Sha256::digest(leaf.public_key().raw)),
+        names: names.iter().flat_map(|names| names.value.general_names.iter().map(name_text)).collect(),
+        for_clients: !leaf.is_ca() && usage.is_none_or(|usage| usage.value.client_auth),
+        validity: read(chain)?,
+    })
 }
 
 /// Reads a signing request and checks that its sender has the private key. The error says what must hold.
@@ -446,7 +490,17 @@ pub fn read_request(pem: &str) -> Result<Request, String> {
         .verify_signature()
         .map_err(|_| "must be signed with the key that it carries; its signature does not verify".to_owned())?;
     let key = SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| unreadable.to_owned())?;
-    Ok(Request { public_key_sha256: hex::encode(Sha256::digest(spki.raw)), key })
+    let asked = request.requested_extensions().into_iter().flatten();
+    let names = asked.flat_map(|extension| match extension {
+        ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().map(name_text).collect(),
+        _ => Vec::new(),
+    });
+    Ok(Request {
+        public_key_sha256: hex::encode(Sha256::digest(spki.raw)),
+        key,
+        names: names.collect(),
+        pem: pem.to_owned(),
+    })
 }
 
 fn ca_params(name: &str, path: Option<u8>, now: Timestamp, until: Timestamp, serial: [u8; 16]) -> CertificateParams {

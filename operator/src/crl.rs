@@ -45,7 +45,8 @@ struct Noted {
 /// What a claim notes of a key's certificates: those that would still be valid. None: there is none.
 pub fn note<'a>(certificates: impl Iterator<Item = &'a IssuedCertificate>, now: Timestamp) -> Option<String> {
     let noted: Vec<Noted> = certificates
-        .filter(|held| held.not_after.0 > now)
+        // What another CA issued is on no list of ours.
+        .filter(|held| held.not_after.0 > now && held.issued_by.is_none())
         .filter_map(|held| {
             let issuer = ca::digests(&held.chain).into_iter().nth(1)?;
             Some(Noted { serial: ca::serial(&held.chain)?, issuer, not_after: held.not_after.0 })
@@ -146,6 +147,7 @@ mod tests {
             public_key_sha256: "k".to_owned(),
             key_first_seen: None,
             enrolled_by: None,
+            issued_by: None,
             chain: issued.chain,
             not_before: Time(issued.not_before),
             not_after: Time(issued.not_after),

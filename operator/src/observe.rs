@@ -146,7 +146,9 @@ async fn partners(client: &Client, settings: &Settings, observed: &mut Observed)
                 let trusts = vec![ca::digests(&told.ca_bundle).into_iter().collect()];
                 observed.holders.insert(format!("status/{name}"), Holder { trusts, ..Holder::default() });
             }
-            observed.leaves.extend(status.certificates.iter().map(|held| Leaf {
+            // Of another CA: no root of ours is needed for it.
+            let own = status.certificates.iter().filter(|held| held.issued_by.is_none());
+            observed.leaves.extend(own.map(|held| Leaf {
                 holder: format!("partner/{name}"),
                 chain: ca::digests(&held.chain),
                 not_after: held.not_after.0,

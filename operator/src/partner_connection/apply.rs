@@ -31,9 +31,10 @@ use serde_json::json;
 use super::{
     Error,
     dereference::World,
+    issuer::Elsewhere,
     names::Names,
     overlap::Overlap,
-    plan,
+    plan::{self, Source},
     status::{self, JobState, Outcome, State},
     validate::Checked,
     verification,
@@ -86,7 +87,9 @@ impl Visit<'_> {
         };
         let slot = place.slot;
         let before = connection.status.clone();
-        let mut outcome = self.grants(&checked, before.as_ref(), &claims::memories(&world.leases), place)?;
+        let elsewhere = self.elsewhere(&connection, &checked).await?;
+        let memories = claims::memories(&world.leases);
+        let mut outcome = self.grants(&checked, before.as_ref(), &memories, place, elsewhere.as_ref())?;
         outcome.enrolment = if outcome.connection.is_some() {
             self.token(&checked, before.as_ref().and_then(|status| status.enrolment.as_ref()), floor).await?
         } else {
@@ -194,6 +197,7 @@ impl Visit<'_> {
         before: Option<&liaison_crds::PartnerConnectionStatus>,
         memories: &Memories,
         Place { slot, problem }: Place,
+        elsewhere: Option<&Elsewhere>,
     ) -> Result<Outcome, Error> {
         let ctx = self.ctx;
         let partner = &self.names.partner;
@@ -203,7 +207,8 @@ impl Visit<'_> {
         });
         let (mut keys, certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
-            let issued = plan::certificates(&subject, checked, before, memories, &authority, self.now, rand::random)?;
+            let source = elsewhere.map_or(Source::Own(&authority), |found| Source::Elsewhere(&found.certificates));
+            let issued = plan::certificates(&subject, checked, before, memories, source, self.now, rand::random)?;
             (plan::keys(checked, before, memories), issued)
         } else {
             (Vec::new(), Vec::new())
@@ -228,6 +233,10 @@ impl Visit<'_> {
         } else if certificates.is_empty() && !keys.is_empty() && checked.enrolment.is_some() {
             // It is the partner's turn, and whoever provisions need not wait for it.
             State::yes("AwaitingEnrolment", "the partner has no certificate yet, and may ask for one in its tunnel")
+        } else if let Some(problem) =
+            elsewhere.and_then(|found| found.problem.as_ref()).filter(|_| certificates.is_empty())
+        {
+            problem.clone()
         } else if keys.is_empty() || certificates.is_empty() {
             State::no("NotAccepted", "keys are claimed and certificates issued once the connection is accepted")
         } else {
@@ -240,6 +249,9 @@ impl Visit<'_> {
                 message = format!(
                     "{message}; no longer accepted, since a newer one is in use, and to be removed from the manifest: {over}"
                 );
+            }
+            if let Some(problem) = elsewhere.and_then(|found| found.problem.as_ref()) {
+                message = format!("{message}; the next: {}", problem.message);
             }
             State::yes("Issued", message)
         };
@@ -451,7 +463,7 @@ fn store(secret: &Secret) -> Option<Store> {
     })
 }
 
-fn owner(connection: &PartnerConnection) -> Option<OwnerReference> {
+pub(super) fn owner(connection: &PartnerConnection) -> Option<OwnerReference> {
     connection.owner_ref(&())
 }
 

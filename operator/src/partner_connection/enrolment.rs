@@ -326,6 +326,7 @@ impl Visit<'_> {
             public_key_sha256: key.clone(),
             key_first_seen: Some(Time(first_seen)),
             enrolled_by: Some(name.to_owned()),
+            issued_by: None,
             chain: issued.chain.clone(),
             not_before: Time(issued.not_before),
             not_after: Time(issued.not_after),

@@ -7,6 +7,7 @@ pub mod dereference;
 pub mod enrolment;
 #[cfg(test)]
 pub mod fixtures;
+pub mod issuer;
 pub mod names;
 pub mod overlap;
 pub mod plan;

@@ -2,6 +2,8 @@
 //!
 //! Pure: time and serials are parameters.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use liaison_crds::partner_connection::{Connection, IssuedCertificate, PartnerConnectionStatus, SeenKey};
@@ -52,11 +54,25 @@ pub fn revoked(checked: &Checked, memories: &Memories) -> Vec<String> {
     checked.named().filter(|(lease, _)| was(lease)).map(|(_, what)| what).collect()
 }
 
+/// A partner's name in a certificate.
+pub fn spiffe(partner: &str, domain: &str) -> String {
+    format!("spiffe://{domain}/partner/{partner}")
+}
+
+/// Who issues a partner's certificates.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// Liaison's own CA.
+    Own(&'a Authority),
+    /// Another, which has issued these, by key.
+    Elsewhere(&'a BTreeMap<String, IssuedCertificate>),
+}
+
 /// What a partner's certificate is for: to be known as this partner at its own gateway address.
 pub fn subject(partner: &str, domain: &str) -> Subject {
     Subject {
         common_name: partner.to_owned(),
-        uris: vec![format!("spiffe://{domain}/partner/{partner}")],
+        uris: vec![spiffe(partner, domain)],
         client: true,
         days: LEAF_DAYS,
         ..Subject::default()
@@ -75,7 +91,7 @@ pub fn certificates(
     checked: &Checked,
     status: Option<&PartnerConnectionStatus>,
     memories: &Memories,
-    authority: &Authority,
+    source: Source<'_>,
     now: Timestamp,
     mut serial: impl FnMut() -> [u8; 16],
 ) -> Result<Vec<IssuedCertificate>, ca::Error> {
@@ -94,29 +110,41 @@ pub fn certificates(
         held.sort_by_key(|held| std::cmp::Reverse(held.not_after.0));
         let stated = held.iter().filter_map(|held| held.key_first_seen.as_ref()).map(|seen| seen.0).min();
         let Some(first_seen) = first_seen(memories.get(&asked.lease), stated) else { continue };
-        let issue = match held.first() {
-            None => checked.accepted(),
-            Some(newest) => checked.authorized_until().is_some() && authority.is_due(&newest.chain, now),
-        };
-        if issue {
-            let issued = authority.issue(&asked.request.key, subject, now, serial())?;
-            held.insert(
-                0,
-                IssuedCertificate {
+        let new = match source {
+            Source::Own(authority) => {
+                let issue = match held.first() {
+                    None => checked.accepted(),
+                    Some(newest) => checked.authorized_until().is_some() && authority.is_due(&newest.chain, now),
+                };
+                let issued =
+                    if issue { Some(authority.issue(&asked.request.key, subject, now, serial())?) } else { None };
+                issued.map(|issued| IssuedCertificate {
                     sha256: issued.sha256,
                     public_key_sha256: spki.clone(),
                     key_first_seen: None,
                     enrolled_by: None,
+                    issued_by: None,
                     chain: issued.chain,
                     not_before: Time(issued.not_before),
                     not_after: Time(issued.not_after),
-                },
-            );
+                })
+            }
+            Source::Elsewhere(issued) => {
+                let there = |new: &&IssuedCertificate| held.iter().any(|held| held.sha256 == new.sha256);
+                issued.get(spki).filter(|new| !there(new)).cloned()
+            }
+        };
+        if let Some(new) = new {
+            held.insert(0, new);
         }
         // Two of each issuing CA that may still be in use, and no more.
         held.truncate(MOST);
         for held in &mut held {
-            held.chain = authority.rechain(&held.chain).unwrap_or_else(|| std::mem::take(&mut held.chain));
+            if let Source::Own(authority) = source
+                && let Some(chain) = authority.rechain(&held.chain)
+            {
+                held.chain = chain;
+            }
             held.key_first_seen = Some(Time(first_seen));
         }
         all.extend(held);
@@ -212,8 +240,15 @@ mod tests {
         let checked = validate(&c, Some(&agreement()), "shared", now());
         let issue = |revoked| {
             let memories = remembered(&checked, revoked);
-            let issued =
-                certificates(&subject("p", "x.ca"), &checked, None, &memories, &authority(), now(), || [9; 16]);
+            let issued = certificates(
+                &subject("p", "x.ca"),
+                &checked,
+                None,
+                &memories,
+                Source::Own(&authority()),
+                now(),
+                || [9; 16],
+            );
             (keys(&checked, None, &memories).len(), issued.unwrap().len(), plan_revoked(&checked, &memories))
         };
         assert_eq!(issue(false), (1, 1, 0));
@@ -234,7 +269,7 @@ mod tests {
             let memories = remembered(&checked, false);
             let status = c.status.as_ref();
             let subject = subject("vancouver-police", "x.ca");
-            certificates(&subject, &checked, status, &memories, &authority, at(day), || [9; 16]).unwrap()
+            certificates(&subject, &checked, status, &memories, Source::Own(&authority), at(day), || [9; 16]).unwrap()
         };
         let first = issue(&c, 0);
         assert_eq!(first.len(), 1);

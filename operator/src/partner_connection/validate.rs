@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use liaison_crds::{
     PartnerConnection, SharingAgreement,
     acceptance::{self, Refusal},
-    partner_connection::{Enrolment, PresharedKey},
+    partner_connection::{Enrolment, IssuerRef, PresharedKey},
 };
 
 use super::bundle;
@@ -67,6 +67,8 @@ pub struct Checked {
     pub recipients: Vec<String>,
     /// Whether the partner may ask for certificates itself.
     pub enrolment: Option<Enrolment>,
+    /// Who issues certificates instead of Liaison's own CA.
+    pub issuer: Option<IssuerRef>,
     /// Whether an earlier visit gave it a place.
     pub provisioned: bool,
     /// The replica store.
@@ -154,6 +156,7 @@ pub fn validate(
         preshared: spec.credentials.wire_guard.preshared_key,
         recipients: spec.credentials.recipients.clone(),
         enrolment: spec.credentials.certificate.enrolment.clone(),
+        issuer: spec.credentials.certificate.issuer_ref.clone(),
         provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
         store: store_of(connection, default_store),
     }

@@ -18,6 +18,7 @@ fn partner(name: &str, slot: u32, leaf: &[u8]) -> Partner {
         slot: Slot::new(v4, v6).unwrap(),
         keys: vec![WireGuardKey([u8::try_from(slot).unwrap(); 32])],
         preshared: std::collections::BTreeSet::new(),
+        elsewhere: std::collections::BTreeSet::new(),
         leaves: BTreeMap::from([(Fingerprint::of(leaf), validity)]),
         // The second partner may not.
         enrolment: (slot == 1).then(Enrolment::default),

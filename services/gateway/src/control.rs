@@ -623,8 +623,8 @@ fn wanted_preshared(secrets: &Secrets, partner: &Partner, key: WireGuardKey) -> 
 }
 
 /// Takes TLS material for new connections; material that cannot be used leaves what is there.
-pub fn install(gate: &Gate, secrets: &Secrets) -> bool {
-    let server = secrets.server.as_ref().map(|material| (material, tls::server_config(material)));
+pub fn install(gate: &Arc<Gate>, secrets: &Secrets) -> bool {
+    let server = secrets.server.as_ref().map(|material| (material, tls::server_config(material, gate.elsewhere())));
     let client = secrets.client.as_ref().map(|material| (material, tls::client_config(material)));
     let enrolling = secrets.server.as_ref().map(tls::enrolling);
     let mut both = server.is_some() && client.is_some();

@@ -16,6 +16,7 @@ fn partner(token: Option<Token>) -> Partner {
         slot: Slot::new("100.72.0.4".parse().unwrap(), "fd4c:6961:6973::4".parse().unwrap()).unwrap(),
         keys: vec![],
         preshared: BTreeSet::new(),
+        elsewhere: BTreeSet::new(),
         leaves: BTreeMap::new(),
         enrolment: Some(Enrolment { token, issuers: BTreeSet::new() }),
         authorized_until: "2099-01-01T00:00:00Z".parse().unwrap(),

@@ -1,7 +1,7 @@
 //! What the listener, the proxy and the control loop share.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Instant,
 };
 
@@ -16,8 +16,8 @@ use crate::{
     pace::Paces,
     proxy::Limits,
     quiet::Quiet,
-    state::Table,
-    tls::Enrolling,
+    state::{Fingerprint, Table},
+    tls::{Elsewhere, Enrolling},
     upstream::Upstream,
 };
 
@@ -47,7 +47,24 @@ pub struct Gate {
     pub asking: Asking,
 }
 
+/// What the gate's own table says of leaves that another CA issued; it goes with the gate.
+#[derive(Debug)]
+struct OfGate(Weak<Gate>);
+
+impl Elsewhere for OfGate {
+    fn grants(&self, leaf: &[u8]) -> bool {
+        let fingerprint = Fingerprint::of(leaf);
+        let view = self.0.upgrade().map(|gate| gate.view());
+        view.is_some_and(|view| view.table.partners().values().any(|p| p.elsewhere.contains(&fingerprint)))
+    }
+}
+
 impl Gate {
+    /// Knows which leaves of other CAs the table grants.
+    pub fn elsewhere(self: &Arc<Self>) -> Arc<dyn Elsewhere> {
+        Arc::new(OfGate(Arc::downgrade(self)))
+    }
+
     /// Serves nobody yet.
     pub fn new(
         upstream: Upstream,

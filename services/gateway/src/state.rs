@@ -139,6 +139,8 @@ pub struct Partner {
     pub preshared: BTreeSet<WireGuardKey>,
     /// Its active leaves.
     pub leaves: BTreeMap<Fingerprint, Validity>,
+    /// Those of them that another than Liaison's CA issued: they count though their chain leads to no root that is known here.
+    pub elsewhere: BTreeSet<Fingerprint>,
     /// Whether it may ask for certificates itself.
     pub enrolment: Option<Enrolment>,
     /// From this instant on it is not served.
@@ -239,7 +241,7 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
         }),
         issuers: BTreeSet::new(),
     });
-    let mut leaves = BTreeMap::new();
+    let (mut leaves, mut elsewhere) = (BTreeMap::new(), BTreeSet::new());
     for issued in &status.certificates {
         let named = match issued.enrolled_by {
             Some(_) => enrolment.is_some(),
@@ -252,7 +254,11 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
             continue;
         }
         let validity = Validity { not_before: issued.not_before.0, not_after: issued.not_after.0 };
-        leaves.insert(Fingerprint::parse(&issued.sha256).ok_or(Closed::Malformed)?, validity);
+        let fingerprint = Fingerprint::parse(&issued.sha256).ok_or(Closed::Malformed)?;
+        leaves.insert(fingerprint, validity);
+        if issued.issued_by.is_some() {
+            elsewhere.insert(fingerprint);
+        }
         if let Some(enrolment) = &mut enrolment {
             let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).skip(1).map_while(Result::ok);
             enrolment.issuers.extend(chain.map(|certificate| certificate.to_vec()));
@@ -260,7 +266,7 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
     }
 
     let server_name = format!("{name}.{domain}").to_ascii_lowercase();
-    Ok(Partner { name, server_name, slot, keys, preshared, leaves, enrolment, authorized_until })
+    Ok(Partner { name, server_name, slot, keys, preshared, leaves, elsewhere, enrolment, authorized_until })
 }
 
 fn slot(v4: &str, v6: &str) -> Result<Slot, Closed> {

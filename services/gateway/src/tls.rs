@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use liaison_records::trust::{self, Report};
 use rustls::{
-    ClientConfig, NamedGroup, RootCertStore, ServerConfig,
-    client::Resumption,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, NamedGroup, RootCertStore, ServerConfig, SignatureScheme,
+    client::{Resumption, danger::HandshakeSignatureValid},
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{
+        NoServerSessionStorage, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 /// A key with its chain and the CA bundle of the other side, in PEM, as in a `kubernetes.io/tls` Secret with `ca.crt`.
@@ -98,6 +101,63 @@ fn parse(material: &KeyMaterial) -> Result<Parsed, TlsError> {
     })
 }
 
+/// Knows the leaves that count though they are of no CA of Liaison's.
+pub trait Elsewhere: std::fmt::Debug + Send + Sync {
+    /// Whether a status grants this leaf, in DER, as one that another CA issued.
+    fn grants(&self, leaf: &[u8]) -> bool;
+}
+
+/// A chain to Liaison's roots, or a leaf that a status grants by its fingerprint. Whose it is, and whether its time has come or
+/// passed, is looked at afterwards, as for every leaf.
+#[derive(Debug)]
+struct Granted {
+    inner: Arc<dyn ClientCertVerifier>,
+    elsewhere: Arc<dyn Elsewhere>,
+}
+
+impl ClientCertVerifier for Granted {
+    // No names of CAs: a client of another CA would not find its own there, and show nothing.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match self.inner.verify_client_cert(end_entity, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(_)) if self.elsewhere.grants(end_entity) => {
+                Ok(ClientCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
 /// What partners enrol with.
 #[derive(Debug, Clone)]
 pub struct Enrolling {
@@ -112,7 +172,7 @@ pub fn enrolling(material: &KeyMaterial) -> Result<Enrolling, TlsError> {
     let list = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).map_while(Result::ok).collect::<Vec<_>>();
     let mut authorities = list(&material.ca);
     authorities.extend(list(&material.chain).into_iter().skip(1));
-    let mut config = server(material, false)?;
+    let mut config = server(material, None)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Enrolling { config: Arc::new(config), authorities })
 }
@@ -127,15 +187,19 @@ pub fn said(report: &mut Report, used_as: &str, material: &KeyMaterial) {
 }
 
 /// The configuration by which partners are served.
-pub fn server_config(material: &KeyMaterial) -> Result<ServerConfig, TlsError> {
-    server(material, true)
+pub fn server_config(material: &KeyMaterial, elsewhere: Arc<dyn Elsewhere>) -> Result<ServerConfig, TlsError> {
+    server(material, Some(elsewhere))
 }
 
-fn server(material: &KeyMaterial, demands_certificate: bool) -> Result<ServerConfig, TlsError> {
+/// `elsewhere`: a certificate is demanded, and may be one of these; none: it may be lacking.
+fn server(material: &KeyMaterial, elsewhere: Option<Arc<dyn Elsewhere>>) -> Result<ServerConfig, TlsError> {
     let Parsed { chain, key, roots } = parse(material)?;
     let provider = provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-    let verifier = if demands_certificate { verifier } else { verifier.allow_unauthenticated() }.build()?;
+    let verifier: Arc<dyn ClientCertVerifier> = match elsewhere {
+        Some(elsewhere) => Arc::new(Granted { inner: verifier.build()?, elsewhere }),
+        None => verifier.allow_unauthenticated().build()?,
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)

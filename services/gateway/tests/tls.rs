@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::Arc;
 
-use liaison_gateway::tls::{client_config, group_label, server_config};
+use liaison_gateway::tls::{Elsewhere, client_config, group_label, server_config};
 use rustls::{
     ClientConfig, NamedGroup,
     client::Resumption,
@@ -17,6 +17,16 @@ use rustls::{
 use support::{DOMAIN, ca::Ca};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// No leaf of another CA is granted.
+#[derive(Debug)]
+struct Nobody;
+
+impl Elsewhere for Nobody {
+    fn grants(&self, _leaf: &[u8]) -> bool {
+        false
+    }
+}
 
 /// What a handshake ended with, on the server's side: its group, and whether it was resumed; twice with one client.
 async fn twice(client: ClientConfig, server: Arc<rustls::ServerConfig>) -> Vec<Option<(NamedGroup, bool)>> {
@@ -52,7 +62,7 @@ async fn twice(client: ClientConfig, server: Arc<rustls::ServerConfig>) -> Vec<O
 async fn hybrid_groups_first_then_classical_ones_and_nothing_weaker() {
     let ca = Ca::new();
     let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-    let server = Arc::new(server_config(&ca.material(&server)).unwrap());
+    let server = Arc::new(server_config(&ca.material(&server), Arc::new(Nobody)).unwrap());
     let leaf = ca.client(&format!("spiffe://{DOMAIN}/partner/a"));
     let ours = client_config(&ca.material(&leaf)).unwrap();
     let hybrid = Some((NamedGroup::X25519MLKEM768, false));

@@ -111,6 +111,41 @@ fn a_request_goes_through_and_nothing_forged_with_it() {
 }
 
 #[test]
+fn a_certificate_of_another_ca_counts_where_a_status_grants_it_and_nowhere_else() {
+    let World { a, b, mut gateway, ca: _ca } = world(&[]);
+    let ministry = Ca::new();
+    let mut granted = a.granted(&gateway.public_key);
+    let issue = |name: &str| {
+        let leaf = ministry.client(&format!("spiffe://{DOMAIN}/partner/a"));
+        let files = [a.write(&format!("{name}.pem"), &leaf.chain), a.write(&format!("{name}-key.pem"), &leaf.key)];
+        (leaf, files.map(|file| file.to_str().unwrap().to_owned()))
+    };
+    let (leaf, [chain, key]) = issue("ministry");
+    let identity = ["--cert", chain.as_str(), "--key", key.as_str()];
+    granted["spec"]["credentials"]["certificate"] =
+        json!({"signingRequests": [leaf.request], "issuerRef": {"name": "ministry"}});
+    let held = &mut granted["status"]["certificates"][0];
+    held["sha256"] = json!(leaf.sha256);
+    held["publicKeySha256"] = json!(liaison_gateway::state::public_key_sha256(&leaf.request).unwrap());
+    held["chain"] = json!(leaf.chain);
+    // Not by its fingerprint alone: only where the status says that another issued it.
+    gateway.apply(&granted);
+    sleep(Duration::from_millis(200));
+    refused(&a.curl_anonymous("/echo", &identity), "not said to be of another CA");
+    granted["status"]["certificates"][0]["issuedBy"] = json!("cert-manager.io/Issuer/ministry");
+    gateway.apply(&granted);
+    eventually("it is served", Duration::from_secs(5), || a.curl_anonymous("/echo", &identity).status.success());
+    refused(&a.curl("/echo", &[]), "the certificate of Liaison's CA, which is granted no more");
+    refused(&b.curl_anonymous("/echo", &identity), "through another partner's tunnel");
+    let (_, [chain, key]) = issue("sibling");
+    refused(&a.curl_anonymous("/echo", &["--cert", &chain, "--key", &key]), "another one of that CA");
+    // It ends with its grant, in live connections too.
+    granted["spec"]["credentials"]["certificate"]["signingRequests"] = json!([]);
+    gateway.apply(&granted);
+    eventually("it is refused", Duration::from_secs(5), || !a.curl_anonymous("/echo", &identity).status.success());
+}
+
+#[test]
 fn whatever_does_not_agree_is_refused() {
     let World { a, b, gateway, ca } = world(&[]);
     let count = |partner: &str, reason: &str| {

@@ -42,6 +42,13 @@ build_kube() {
   done
 }
 build_coredns() { go_build coredns "$1/coredns"; }
+build_certmanager() { go_build certmanager "$1/certmanager" && certmanager_definitions "$1"; }
+# The module has them beside its code.
+certmanager_definitions() {
+  local module
+  module=$(cd "$cluster_dir/certmanager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager) || return 1
+  install -m 644 "$module"/deploy/crds/cert-manager.io_{issuers,certificaterequests}.yaml "$1"
+}
 build_pause() { go_build pause "$1/pause"; }
 build_helm() {
   GOBIN=$1/bin CGO_ENABLED=0 nice -n 5 go install -trimpath -ldflags "-s -w" "helm.sh/helm/v4/cmd/helm@$helm_version" &&
