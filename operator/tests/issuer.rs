@@ -191,7 +191,7 @@ async fn an_issuer_of_cert_manager_issues_and_what_it_refuses_is_asked_again() {
     requests(&stage).patch_status(&first, &PatchParams::default(), &Patch::Merge(&denied)).await.unwrap();
     let refused = until(&stage, "q", "IssuerRefused").await;
     assert!(said(&refused, "CredentialsReady").2.contains("not for you"));
-    SECONDS.store(29, Ordering::SeqCst);
+    SECONDS.store(10, Ordering::SeqCst);
     until(&stage, "q", "IssuerRefused").await;
     SECONDS.store(60, Ordering::SeqCst);
     let _controllers = start(&stage);
