@@ -486,7 +486,7 @@ fn an_open_connection_outlives_the_rotation_of_the_key_and_the_way_back() {
     let in_use = || gateway.metric("liaison_gateway_wireguard_key_in_use{partner=\"a\"}");
     let told = || gateway.words().last().map(|word| word["word"]["keyInUse"]["publicKey"].clone());
     moves(&mut open, "by the first key");
-    assert_eq!(in_use(), 1);
+    eventually("the metric follows", Duration::from_secs(5), || in_use() == 1);
 
     a.set_key(&new);
     moves(&mut open, "by the new key");
