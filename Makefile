@@ -99,22 +99,20 @@ test-e2e: ## whole-system tests on the cluster that make up left: scope over the
 test: ## everything, with the time of each part
 	@.ci/run parts
 
-# What is measured is compiled as it would be for production; its dependencies are as they always are.
-optimise = $(foreach crate,$(1),--config 'profile.dev.package.$(crate).opt-level=3' \
-  --config 'profile.dev.package.$(crate).debug-assertions=false')
-optimised := $(call optimise,liaison-sync liaison-records liaison-bench)
-optimised_gateway := $(call optimise,liaison-gateway gotatun)
-
 .PHONY: bench-generate
 bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
-	cargo build --locked --workspace --bins $(optimised)
-	eval "$$(tests/cluster/services env)" && $(CARGO_TARGET_DIR)/debug/liaison-bench generate
+	cargo build --release --locked --workspace --bin liaison-bench --bin liaison-oms
+	eval "$$(tests/cluster/services env)" && $(CARGO_TARGET_DIR)/release/liaison-bench generate
 
 .PHONY: bench-fanout
 bench-fanout: ## partners in number, beside PostgreSQL's own replication; N=13,50 REPEATS=1 MEASURES=A,C for less
 	@tests/bench/ready
-	cargo build --locked --workspace --bins $(optimised)
-	$(CARGO_TARGET_DIR)/debug/liaison-bench fanout
+	cargo build --release --locked --workspace --bin liaison-bench --bin liaison-oms
+	$(CARGO_TARGET_DIR)/release/liaison-bench fanout
+
+# The gateway and its WireGuard are compiled as for production; their dependencies are as they always are.
+optimised_gateway := $(foreach crate,liaison-gateway gotatun,--config 'profile.dev.package.$(crate).opt-level=3' \
+  --config 'profile.dev.package.$(crate).debug-assertions=false')
 
 .PHONY: bench-gateway
 bench-gateway: services ## revocation, rotation, kills, roaming and throughput of the gateway; MEASURES=B,C KILLS=10 for less

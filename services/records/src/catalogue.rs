@@ -244,29 +244,42 @@ pub fn record_view_sql() -> String {
 fn body_sql(table: &Table) -> String {
     let mut columns: Vec<&Column> = table.columns.iter().collect();
     columns.sort_by_key(|column| (column.json_name.len(), column.json_name));
-    let mut parts = Vec::new();
+    let (mut parts, mut constant) = (Vec::new(), "{".to_owned());
     for (index, column) in columns.iter().enumerate() {
-        let opening = if index == 0 { "{" } else { ", " };
-        parts.push(format!("'{opening}\"{}\": '", column.json_name));
-        let value = value_sql(column);
-        parts.push(if column.nullable { format!("coalesce({value}, 'null')") } else { value });
+        if index > 0 {
+            constant.push_str(", ");
+        }
+        let _ = write!(constant, "\"{}\": ", column.json_name);
+        let (quote, value) = value_sql(column);
+        // What stands around a value that is always there is part of the constants beside it: each call costs.
+        if column.nullable {
+            parts.push(format!("'{constant}'"));
+            constant.clear();
+            let value =
+                if quote.is_empty() { format!("{value}::text") } else { format!("'{quote}' || {value} || '{quote}'") };
+            parts.push(format!("coalesce({value}, 'null')"));
+        } else {
+            parts.push(format!("'{constant}{quote}'"));
+            quote.clone_into(&mut constant);
+            parts.push(value);
+        }
     }
-    format!("concat({}, '}}')", parts.join(", "))
+    format!("concat({}, '{constant}}}')", parts.join(", "))
 }
 
-/// A value as JSON text; NULL where the column is.
-fn value_sql(column: &Column) -> String {
+/// What a value stands between in JSON, and the value; NULL where the column is.
+fn value_sql(column: &Column) -> (&'static str, String) {
     let name = column.name;
     match column.ty {
-        ColumnType::Text | ColumnType::Date => format!("to_json(r.{name})::text"),
-        ColumnType::Integer | ColumnType::Reference(_) => format!("r.{name}::text"),
-        ColumnType::Boolean => format!("CASE WHEN r.{name} THEN 'true' WHEN NOT r.{name} THEN 'false' END"),
+        ColumnType::Text | ColumnType::Date => ("", format!("to_json(r.{name})")),
+        ColumnType::Integer | ColumnType::Reference(_) => ("", format!("r.{name}")),
+        ColumnType::Boolean => ("", format!("CASE WHEN r.{name} THEN 'true' WHEN NOT r.{name} THEN 'false' END")),
         ColumnType::Instant => {
-            format!("'\"' || to_char(r.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') || '\"'")
+            ("\"", format!("to_char(r.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"))
         }
-        ColumnType::Hash => format!("'\"' || encode(r.{name}, 'hex') || '\"'"),
+        ColumnType::Hash => ("\"", format!("encode(r.{name}, 'hex')")),
         // Nothing that would have to be escaped is in a code, and each column has a CHECK.
-        ColumnType::Code(_) => format!("'\"' || r.{name} || '\"'"),
+        ColumnType::Code(_) => ("\"", format!("r.{name}")),
     }
 }
 

@@ -136,15 +136,16 @@ impl Target {
                 client
             }
         };
-        // No compiling of queries that run for milliseconds. On a store, a batch's few keys meet a replica's indexes, whatever
-        // is known of its size.
+        // No compiling of queries that run for milliseconds. On a store, a batch's few keys, each there once, meet a replica's
+        // indexes, whatever is known of its size.
         let set = "SET synchronous_commit = on; SET lock_timeout = '10s'; SET TimeZone = 'UTC'; SET jit = off; \
                    SET DateStyle = 'ISO, YMD'; SET search_path = pg_catalog; \
                    SET idle_in_transaction_session_timeout = '10min'; SET client_min_messages = warning";
         match self.side {
             Side::Hub => client.batch_execute(set).await.hub()?,
             Side::Store => {
-                let set = format!("{set}; SET enable_hashjoin = off; SET enable_mergejoin = off");
+                let set =
+                    format!("{set}; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_memoize = off");
                 client.batch_execute(&set).await.store()?;
             }
         }

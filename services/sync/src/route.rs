@@ -18,7 +18,7 @@ pub type Slot = u32;
 pub struct Changes {
     /// Tables of which everything may have changed.
     pub everything: BTreeSet<String>,
-    /// Records that changed, with their file; a record that moved is there twice.
+    /// Records that changed, with their file; a record that moved, or changed twice, may be there twice.
     pub rows: Vec<(Key, Option<i64>)>,
     /// There were more than a cycle takes: compare instead.
     pub overflow: bool,

@@ -1,0 +1,73 @@
+-- wal_drain writes what it reads in one pass: how much that was is asked for only where it may not have been all.
+CREATE OR REPLACE FUNCTION liaison.wal_drain(upto pg_lsn, most integer) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- Above so many rows of a table in one transaction the log says "everything", as the triggers do. It is looked for
+    -- where so much was read at once that it pays: a nightly reload.
+    bulk CONSTANT integer := 50000;
+    much CONSTANT integer := 500000;
+    reached pg_lsn;
+    slot name := liaison.wal_slot();
+    next_xid bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    written bigint;
+    decoded bigint;
+    last pg_lsn;
+    oldest xid8;
+BEGIN
+    PERFORM pg_advisory_xact_lock(liaison.wal_lock());
+    SELECT position INTO reached FROM liaison.wal_position;
+    IF NOT FOUND OR liaison.wal_has(upto) THEN
+        RETURN 'complete';
+    END IF;
+    -- First: a position of another server's log says nothing.
+    IF NOT liaison.wal_usable(reached) THEN
+        RETURN 'lost';
+    END IF;
+    -- What is visible is not on the disk yet, and the slot reads from the disk: our own commit takes it there.
+    IF pg_current_wal_flush_lsn() < upto THEN
+        PERFORM pg_current_xact_id();
+        PERFORM pg_logical_emit_message(true, 'liaison', '');
+        RETURN 'more';
+    END IF;
+    -- pgoutput, version 1: a letter, the table, N, and the columns as text; an update whose primary key changed has K and
+    -- the old key before that.
+    WITH placed AS (
+        SELECT p.xid, p.data, c.name, c.offender_column,
+               CASE WHEN get_byte(p.data, 5) = 78 THEN 0 ELSE get_byte(p.data, 12) + get_byte(p.data, 7) + 7 END AS s
+        FROM pg_logical_slot_peek_binary_changes(slot, upto, most,
+                'proto_version', '1', 'publication_names', 'liaison_capture') p
+            JOIN liaison.captured c ON oidsend(c.rel) = substring(p.data FROM 2 FOR 4)
+        WHERE get_byte(p.data, 0) IN (73, 85)
+        OFFSET 0),
+    keyed AS (
+        SELECT xid, data, name, offender_column, s + 13 + get_byte(data, s + 12) AS o,
+               convert_from(substring(data FROM s + 14 FOR get_byte(data, s + 12)), 'UTF8')::bigint AS id
+        FROM placed
+        OFFSET 0)
+    INSERT INTO liaison.change (xid, tbl, id, offender)
+    SELECT (next_xid - ((next_xid - xid::text::bigint) & 4294967295))::text::xid8, name, id,
+           CASE WHEN offender_column IS NULL THEN NULL
+                WHEN offender_column = 'id' THEN id
+                WHEN get_byte(data, o) = 116
+                THEN convert_from(substring(data FROM o + 6 FOR get_byte(data, o + 4)), 'UTF8')::bigint END
+    FROM keyed;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    -- A transaction has two messages beside its changes, and a table one now and then. With so few changes those were all.
+    IF 3 * written + 10000 < most THEN
+        UPDATE liaison.wal_position SET position = upto;
+        RETURN 'complete';
+    END IF;
+    SELECT count(*), max(lsn),
+           (min(next_xid - ((next_xid - xid::text::bigint) & 4294967295)) FILTER (WHERE get_byte(data, 0) = 66))::text::xid8
+      INTO decoded, last, oldest
+      FROM pg_logical_slot_peek_binary_changes(slot, upto, most, 'proto_version', '1', 'publication_names', 'liaison_capture');
+    IF decoded > much THEN
+        WITH large AS (
+            SELECT c.xid, c.tbl FROM liaison.change c WHERE c.xid >= oldest AND c.id IS NOT NULL
+            GROUP BY c.xid, c.tbl HAVING count(*) > bulk),
+        gone AS (DELETE FROM liaison.change c USING large l WHERE c.xid = l.xid AND c.tbl = l.tbl)
+        INSERT INTO liaison.change (xid, tbl) SELECT xid, tbl FROM large;
+    END IF;
+    UPDATE liaison.wal_position SET position = CASE WHEN decoded < most THEN upto ELSE last END;
+    RETURN CASE WHEN decoded < most THEN 'complete' ELSE 'more' END;
+END $$;
