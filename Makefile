@@ -99,15 +99,18 @@ test-e2e: ## whole-system tests on the cluster that make up left: scope over the
 test: ## everything, with the time of each part
 	@.ci/run parts
 
+# What is measured is compiled as it is for production.
+build_bench := cargo build --release --locked --workspace --bin liaison-bench --bin liaison-oms
+
 .PHONY: bench-generate
 bench-generate: services ## files a second of the synthetic OMS, beside pg_dump | psql
-	cargo build --release --locked --workspace --bin liaison-bench --bin liaison-oms
+	$(build_bench)
 	eval "$$(tests/cluster/services env)" && $(CARGO_TARGET_DIR)/release/liaison-bench generate
 
 .PHONY: bench-fanout
 bench-fanout: ## partners in number, beside PostgreSQL's own replication; N=13,50 REPEATS=1 MEASURES=A,C for less
 	@tests/bench/ready
-	cargo build --release --locked --workspace --bin liaison-bench --bin liaison-oms
+	$(build_bench)
 	$(CARGO_TARGET_DIR)/release/liaison-bench fanout
 
 # The gateway and its WireGuard are compiled as for production; their dependencies are as they always are.
