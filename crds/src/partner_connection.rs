@@ -209,6 +209,11 @@ pub struct Credentials {
     pub wire_guard: WireGuardKeys,
     /// Certificate signing requests.
     pub certificate: CertificateRequests,
+    /// With custody Liaison: number of the pair of keys. Another number makes a new pair; the one before serves on for a time.
+    /// Absent means 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub key_number: Option<i32>,
     /// One or two `age` public keys (`age1...`) of the partner's, to which secrets that CSC makes for it are encrypted in one
     /// bundle; absent means no bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -221,6 +226,8 @@ pub struct Credentials {
 pub enum KeyCustody {
     /// The partner; only public keys reach Liaison.
     Partner,
+    /// Liaison makes them, for a partner that cannot, and keeps them until the partner has picked them up.
+    Liaison,
 }
 
 /// WireGuard public keys of the partner.
@@ -228,8 +235,9 @@ pub enum KeyCustody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WireGuardKeys {
     /// One or two base64 Curve25519 public keys, as `wg pubkey` prints them: active, and staged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(min = 1, max = 2),
+        length(max = 2),
         inner(length(min = 44, max = 44), regex(pattern = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"))
     )]
     pub public_keys: Vec<String>,
@@ -376,6 +384,10 @@ pub struct PartnerConnectionStatus {
     /// The enrolment token; the token itself is in no status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolment: Option<EnrolmentToken>,
+    /// The public halves of keys that Liaison has made, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub custody: Vec<CustodyKeys>,
     /// The bundle of secrets that were made for the partner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<SecretBundle>,
@@ -512,6 +524,40 @@ pub struct AddressPair {
     /// IPv6 address.
     #[schemars(length(max = 45))]
     pub ipv6: String,
+}
+
+/// A pair of keys that Liaison has made for the partner, by their public halves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustodyKeys {
+    /// Its number in the manifest.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub number: i32,
+    /// The WireGuard public key.
+    #[schemars(length(max = 44))]
+    pub public_key: String,
+    /// A PKCS#10 request in PEM with the certificate's key.
+    #[schemars(length(max = 8192))]
+    pub signing_request: String,
+}
+
+impl PartnerConnection {
+    /// The WireGuard keys and the signing requests that the connection names: the manifest's own, or those of the pairs that
+    /// Liaison has made, as long as the manifest leaves the keys to it and asks for their number or a later one.
+    pub fn named_keys(&self) -> (Vec<&String>, Vec<&String>) {
+        let credentials = &self.spec.credentials;
+        match credentials.key_custody {
+            KeyCustody::Partner => (
+                credentials.wire_guard.public_keys.iter().collect(),
+                credentials.certificate.signing_requests.iter().collect(),
+            ),
+            KeyCustody::Liaison => {
+                let number = credentials.key_number.unwrap_or(1);
+                let pairs = self.status.iter().flat_map(|status| &status.custody);
+                pairs.filter(|pair| pair.number <= number).map(|pair| (&pair.public_key, &pair.signing_request)).unzip()
+            }
+        }
+    }
 }
 
 /// Secrets made for the partner, encrypted to its recipients, as ConfigMap `bundle-<name>` until they are picked up.

@@ -75,9 +75,19 @@ pub(crate) const PARTNER_CONNECTION: &[Rule] = &[
         "must not hold a recipient twice",
     ),
     rule(
-        &["properties", "spec", "properties", "credentials", "properties", "certificate"],
-        "has(self.enrolment) || (has(self.signingRequests) && self.signingRequests.size() > 0)",
-        "must hold `signingRequests`, or `enrolment`, by which the partner asks for a certificate itself",
+        &["properties", "spec", "properties", "credentials"],
+        "self.keyCustody == 'Liaison' || (has(self.wireGuard.publicKeys) && self.wireGuard.publicKeys.size() > 0)",
+        "must hold `wireGuard.publicKeys`: with custody Partner its keys are the partner's own",
+    ),
+    rule(
+        &["properties", "spec", "properties", "credentials"],
+        "self.keyCustody == 'Liaison' || has(self.certificate.enrolment) || (has(self.certificate.signingRequests) && self.certificate.signingRequests.size() > 0)",
+        "must hold `certificate.signingRequests`, or `certificate.enrolment`, by which the partner asks for a certificate itself",
+    ),
+    rule(
+        &["properties", "spec", "properties", "credentials"],
+        "self.keyCustody == 'Partner' ? !has(self.keyNumber) : (has(self.recipients) && self.recipients.size() > 0 && !has(self.wireGuard.publicKeys) && !has(self.certificate.signingRequests) && !has(self.certificate.enrolment))",
+        "must hold, with custody Liaison, `recipients` and no key, request or enrolment of the partner's; and with custody Partner no `keyNumber`",
     ),
     rule(
         &["properties", "spec", "properties", "credentials", "properties", "certificate"],

@@ -61,7 +61,9 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
     ("/spec/share/population/anyOf", r#"[{"statuses":["Gone"]}]"#, "Unsupported value"),
     ("/spec/share/population/anyOf", r#"[{"places":["x"]}]"#, "field not declared in schema"),
     ("/spec/share/population/anyOf", r#"[{"municipalities":["Vancouv"]}]"#, "should"),
-    ("/spec/credentials/keyCustody", r#""Liaison""#, "Unsupported value"),
+    ("/spec/credentials/keyCustody", r#""Liaison""#, "must hold, with custody Liaison, `recipients` and no key"),
+    ("/spec/credentials/keyCustody", r#""Nobody""#, "Unsupported value"),
+    ("/spec/credentials/keyNumber", "1", "with custody Partner no `keyNumber`"),
     ("/spec/credentials/wireGuard/publicKeys", r#"["not a key"]"#, "should"),
     (
         "/spec/credentials/wireGuard/publicKeys",
@@ -69,7 +71,11 @@ const BAD_CONNECTIONS: &[(&str, &str, &str)] = &[
         "must not hold a key twice",
     ),
     ("/spec/credentials/wireGuard/presharedKey", r#""Perhaps""#, "Unsupported value"),
-    ("/spec/credentials/certificate", r#"{"signingRequests":[]}"#, "must hold `signingRequests`, or `enrolment`"),
+    (
+        "/spec/credentials/certificate",
+        r#"{"signingRequests":[]}"#,
+        "must hold `certificate.signingRequests`, or `certificate.enrolment`",
+    ),
     ("/spec/credentials/recipients", r#"["AGE-SECRET-KEY-1"]"#, "should"),
     ("/spec/credentials/certificate", r#"{"enrolment":{},"issuerRef":{"name":"a"}}"#, "must not hold both `enrolment`"),
     ("/spec/credentials/certificate/issuerRef", r#"{"name":"A"}"#, "should match"),

@@ -366,10 +366,14 @@ impl Validity {
     }
 }
 
+/// What is in each block of a PEM text, in its order. What is no PEM is left out.
+pub fn blocks(pem: &str) -> Vec<Vec<u8>> {
+    Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok).map(|block| block.contents).collect()
+}
+
 /// Lower-case hex SHA-256 of each certificate of a PEM text, in its order. What is no PEM is left out.
 pub fn digests(pem: &str) -> Vec<String> {
-    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
-    blocks.map(|block| liaison_records::trust::digest(&block.contents)).collect()
+    blocks(pem).iter().map(|der| liaison_records::trust::digest(der)).collect()
 }
 
 /// Lower-case hex SHA-256 of the subject's DER of the first certificate of a PEM text.
@@ -455,6 +459,19 @@ pub fn read_foreign(chain: &str) -> Result<Foreign, Error> {
         for_clients: !leaf.is_ca() && usage.is_none_or(|usage| usage.value.client_auth),
         validity: read(chain)?,
     })
+}
+
+/// A new P-256 key.
+pub fn new_key() -> Result<KeyPem, Error> {
+    Ok(KeyPem(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?.serialize_pem()))
+}
+
+/// A signing request for a key; it says nothing but the key.
+pub fn request_for(key: &KeyPem) -> Result<String, Error> {
+    let key = KeyPair::from_pem(&key.0)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key)?.pem()?)
 }
 
 /// Reads a signing request and checks that its sender has the private key. The error says what must hold.

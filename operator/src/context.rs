@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use crate::{
     apply,
     backoff::Backoff,
-    ca::Authority,
+    ca::{Authority, Signer},
+    install::Installed,
     metrics::Metrics,
     settings::Settings,
     slots::{BadPool, Pools},
@@ -33,6 +34,8 @@ pub struct Context {
     pub pools: Pools,
     /// The issuing CA; another after a rotation.
     authority: watch::Sender<Arc<Authority>>,
+    /// What signs statements and bundles; another when its certificate was renewed.
+    signer: watch::Sender<Arc<Signer>>,
     /// The gateway's WireGuard public key, base64.
     pub gateway_key: String,
     /// Metrics.
@@ -54,8 +57,7 @@ impl Context {
     pub fn new(
         client: Client,
         settings: Settings,
-        authority: Arc<Authority>,
-        gateway_key: String,
+        installed: Installed,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BadPool> {
         let pools = Pools::parse(&settings.pool_v4, &settings.pool_v6)?;
@@ -65,8 +67,9 @@ impl Context {
             client,
             settings,
             pools,
-            authority: watch::Sender::new(authority),
-            gateway_key,
+            authority: watch::Sender::new(installed.authority),
+            signer: watch::Sender::new(installed.signer),
+            gateway_key: installed.gateway_key,
             metrics,
             backoff: Backoff::default(),
             connections: None,
@@ -80,13 +83,20 @@ impl Context {
         self.authority.borrow().clone()
     }
 
-    /// Takes another issuing CA, or other roots beside it; what was issued is looked at again.
-    pub fn set_authority(&self, authority: Arc<Authority>) {
+    /// Takes what the installation has now: perhaps another issuing CA, or other roots beside it; then what was issued is
+    /// looked at again.
+    pub fn take(&self, installed: Installed) {
         self.authority.send_if_modified(|held| {
-            let other = !held.is_same(&authority);
-            *held = authority;
+            let other = !held.is_same(&installed.authority);
+            *held = installed.authority;
             other
         });
+        self.signer.send_replace(installed.signer);
+    }
+
+    /// What signs statements and bundles, as it is now and as it will be.
+    pub fn signers(&self) -> watch::Receiver<Arc<Signer>> {
+        self.signer.subscribe()
     }
 
     /// Says when there is another.

@@ -180,7 +180,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     let (connections, connections_writer) = reflector::store::<Connection>();
     let (agreements, agreements_writer) = reflector::store::<Agreement>();
     let mut context =
-        Context::new(client.clone(), settings.clone(), installed.authority, installed.gateway_key, metrics.clone())?;
+        Context::new(client.clone(), settings.clone(), installed, metrics.clone())?;
     context.connections = Some(connections.clone());
     let context = Arc::new(context);
     let config = controller::Config::default().concurrency(settings.concurrency).debounce(Duration::from_millis(100));
@@ -224,8 +224,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         config,
     )
     .for_each(|result| async move { log(result) });
-    let (signer, signers) = tokio::sync::watch::channel(installed.signer);
-    let own_certificates = keep_authority(client, settings, &context, signer);
+    let own_certificates = keep_authority(client, settings, &context);
     let slots = async {
         let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
         loop {
@@ -236,6 +235,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
             tokio::time::sleep(POOL_PERIOD).await;
         }
     };
+    let signers = context.signers();
     let signing = signing::run(client, &settings.system_namespace, &signers, jiff::Timestamp::now);
     ready.store(true, Ordering::Relaxed);
     tokio::select! {
@@ -248,12 +248,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
 }
 
 /// Rotates the CAs, and keeps the installation's own certificates; looks when somebody asks, and now and then.
-async fn keep_authority(
-    client: &Client,
-    settings: &Settings,
-    context: &Context,
-    signer: tokio::sync::watch::Sender<Arc<ca::Signer>>,
-) {
+async fn keep_authority(client: &Client, settings: &Settings, context: &Context) {
     let maps: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(client.clone(), &settings.system_namespace);
     let mut asked = std::pin::pin!(
         watcher(maps, watching().fields(&format!("metadata.name={}", rotate::NAME)))
@@ -273,11 +268,7 @@ async fn keep_authority(
             tracing::warn!(%error, "the revocation lists could not be published");
         }
         match install::ensure(client, settings, jiff::Timestamp::now()).await {
-            Ok(installed) => {
-                context.set_authority(installed.authority);
-                // It is another when its certificate was renewed.
-                signer.send_replace(installed.signer);
-            }
+            Ok(installed) => context.take(installed),
             Err(error) => tracing::warn!(%error, "the installation's own certificates could not be checked"),
         }
         let end = tokio::time::sleep(period);

@@ -420,5 +420,5 @@ async fn another(stage: &Stage) -> Arc<Context> {
     let installed = install::ensure(&stage.client, &stage.settings, Timestamp::now()).await.unwrap();
     let metrics = Arc::new(Metrics::default());
     let settings = stage.settings.clone();
-    Arc::new(Context::new(stage.client.clone(), settings, installed.authority, installed.gateway_key, metrics).unwrap())
+    Arc::new(Context::new(stage.client.clone(), settings, installed, metrics).unwrap())
 }

@@ -114,7 +114,7 @@ async fn visit(stage: &Stage, now: Timestamp) -> Visited {
     let visit = rotate::visit(&stage.ctx.client, &stage.settings, &stage.ctx.metrics, now);
     let visited = Box::pin(visit).await.unwrap();
     let installed = Box::pin(install::ensure(&stage.client, &stage.settings, now)).await.unwrap();
-    stage.ctx.set_authority(installed.authority);
+    stage.ctx.take(installed);
     visited
 }
 

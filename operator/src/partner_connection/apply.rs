@@ -269,6 +269,7 @@ impl Visit<'_> {
             overlap_ends: overlap.ends,
             certificates,
             enrolment: None,
+            custody: checked.custody.clone(),
             bundle: before.and_then(|status| status.bundle.clone()),
             verified: before.and_then(|status| status.replica.clone()),
         })

@@ -5,9 +5,9 @@
 //! fetch it and nobody but the partner can read it. When the connection says by the bundle's digest that it was picked up, a Job of
 //! sync notes that in the ledger; then the bundle goes, and the token with it. What was handed over is not handed over again.
 
-use std::io::Write as _;
+pub mod contents;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use contents::{Content, Item, items, keystore, letter, manifest, pack, seal, wg_quick};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -23,14 +23,14 @@ use kube::{
 };
 use liaison_crds::{
     PICKED_UP_ANNOTATION, PartnerConnection,
-    partner_connection::{Connection, EnrolmentToken, SecretBundle, SeenKey},
-    preshared_entry,
+    partner_connection::{Connection, EnrolmentToken, SecretBundle},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     Error,
     apply::{RETRY_SECONDS, Visit, failed_at},
+    custody,
     dereference::pods_of,
     enrolment,
     status::{self, JobState, Outcome},
@@ -43,131 +43,6 @@ use crate::{apply, install, preshared};
 pub const FILE: &str = "bundle.age";
 /// Says of a ConfigMap what was put in, and for whom.
 const FOR: &str = "federation.csc-scc.gc.ca/bundle";
-
-/// A secret that a partner is to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    /// The preshared key of a WireGuard key.
-    Preshared {
-        /// The WireGuard public key.
-        public_key: String,
-        /// Where the preshared key is.
-        entry: String,
-    },
-    /// The enrolment token.
-    Token {
-        /// What status has of it.
-        digest: String,
-        /// Until when it can be used.
-        not_after: Timestamp,
-    },
-}
-
-impl Item {
-    /// The name in status and in the ledger; tells nothing of the secret.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Preshared { entry, .. } => format!("psk-{entry}"),
-            Self::Token { digest, .. } => format!("token-{}", digest.get(..16).unwrap_or(digest)),
-        }
-    }
-
-    /// The file in the bundle.
-    fn file(&self) -> String {
-        match self {
-            Self::Preshared { entry, .. } => format!("psk-{}", entry.get(..8).unwrap_or(entry)),
-            Self::Token { .. } => "token".to_owned(),
-        }
-    }
-}
-
-/// What a partner is to have, by what is granted: every preshared key, and the token while it is of use.
-pub fn items(keys: &[SeenKey], token: Option<&EnrolmentToken>, now: Timestamp) -> Vec<Item> {
-    let shared = keys.iter().filter(|key| key.preshared).filter_map(|key| {
-        let entry = preshared_entry(&STANDARD.decode(&key.public_key).ok()?);
-        Some(Item::Preshared { public_key: key.public_key.clone(), entry })
-    });
-    let token = token.filter(|token| token.used_by.is_none() && token.not_after.0 > now);
-    let token = token.map(|token| Item::Token { digest: token.token_digest.clone(), not_after: token.not_after.0 });
-    shared.chain(token).collect()
-}
-
-/// A secret on its way into a bundle; cannot be logged.
-pub struct Content(pub String);
-
-/// Reads a recipient; the error says what must hold.
-pub fn recipient(text: &str) -> Result<age::x25519::Recipient, String> {
-    text.parse().map_err(|_| "must be a public key of age, as `age-keygen` prints it ('age1...')".to_owned())
-}
-
-/// The letter that lies in the bundle.
-pub fn letter(partner: &str, connection: &Connection, items: &[Item]) -> String {
-    let (mut en, mut fr) = (String::new(), String::new());
-    for item in items {
-        let file = item.file();
-        let (english, french) = match item {
-            Item::Preshared { public_key, .. } => (
-                format!(
-                    "the preshared key of your WireGuard key {public_key}.\n    Put it into the tunnel's configuration as PresharedKey, under [Peer]."
-                ),
-                format!(
-                    "la clé prépartagée de votre clé WireGuard {public_key}.\n    Mettez-la dans la configuration du tunnel comme PresharedKey, sous [Peer]."
-                ),
-            ),
-            Item::Token { not_after, .. } => (
-                format!(
-                    "your enrolment token: a configuration file of curl (partner kit, section 9).\n    It brings one key a certificate, inside your tunnel, until {not_after}."
-                ),
-                format!(
-                    "votre jeton d'inscription : un fichier de configuration de curl (trousse, section 9).\n    Il apporte un certificat à une seule clé, dans votre tunnel, jusqu'au {not_after}."
-                ),
-            ),
-        };
-        en.extend(["  ", &file, "\n    ", &english, "\n"]);
-        fr.extend(["  ", &file, "\n    ", &french, "\n"]);
-    }
-    let (name, gateway) = (&connection.server_name, &connection.gateway_addresses.ipv4);
-    format!(
-        "Secrets for {partner}\n\n\
-         CSC has made these for you. Nobody else can read them: the bundle was encrypted to your own key.\n\n{en}\n\
-         Keep them where only root can read, and tell your contact at CSC that you have them, with the SHA-256 of the bundle\n\
-         (sha256sum bundle.age). CSC then removes its copy of the bundle; what is lost afterwards is made anew, not again.\n\
-         Your server name is {name}; the gateway's address for you is {gateway}.\n\n\
-         --------\n\n\
-         Secrets pour {partner}\n\n\
-         Le SCC les a créés pour vous. Personne d'autre ne peut les lire : l'envoi a été chiffré pour votre propre clé.\n\n{fr}\n\
-         Gardez-les là où seul root peut lire, et dites à votre interlocuteur au SCC que vous les avez, avec le SHA-256 de l'envoi\n\
-         (sha256sum bundle.age). Le SCC supprime alors sa copie; ce qui se perd ensuite est refait, et non redonné.\n\
-         Votre nom de serveur est {name}; l'adresse de la passerelle pour vous est {gateway}.\n"
-    )
-}
-
-/// The files as a tar archive, readable by their owner only.
-pub fn pack(files: &[(String, Content)], now: Timestamp) -> Result<Vec<u8>, std::io::Error> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, Content(text)) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o600);
-        header.set_mtime(u64::try_from(now.as_second()).unwrap_or_default());
-        archive.append_data(&mut header, name, text.as_bytes())?;
-    }
-    archive.into_inner()
-}
-
-/// Encrypts to every recipient, in armour. age takes its randomness itself.
-pub fn seal(recipients: &[String], bytes: &[u8]) -> Result<String, std::io::Error> {
-    let recipients: Result<Vec<_>, _> = recipients.iter().map(|text| recipient(text)).collect();
-    let recipients = recipients.map_err(std::io::Error::other)?;
-    let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
-    let encryptor = age::Encryptor::with_recipients(recipients).map_err(std::io::Error::other)?;
-    let mut sealed = Vec::new();
-    let armour = age::armor::ArmoredWriter::wrap_output(&mut sealed, age::armor::Format::AsciiArmor)?;
-    let mut writer = encryptor.wrap_output(armour)?;
-    writer.write_all(bytes)?;
-    writer.finish()?.finish()?;
-    String::from_utf8(sealed).map_err(std::io::Error::other)
-}
 
 /// What a bundle is for: its recipients and what is in it.
 fn mark(recipients: &[String], contents: &[String]) -> String {
@@ -211,9 +86,17 @@ impl Visit<'_> {
             apply::ensure_gone(&self.partners::<ConfigMap>(), &self.names.bundle, false).await?;
             state = self.handed_over(state).await?;
         }
-        let all = items(&outcome.keys, outcome.enrolment.as_ref(), self.now);
+        let all = items(outcome, self.now);
         state.handed_over.retain(|name| all.iter().any(|item| item.name() == *name));
-        let wanted: Vec<Item> = all.into_iter().filter(|item| !state.handed_over.contains(&item.name())).collect();
+        let mut wanted: Vec<Item> = all.into_iter().filter(|item| !state.handed_over.contains(&item.name())).collect();
+        // Private halves that are no more have been handed over, whatever status has forgotten.
+        for pair in outcome.custody.iter().map(|pair| (pair.number, format!("keys-{}", pair.number))) {
+            let asked = wanted.iter().any(|item| item.name() == pair.1);
+            if asked && custody::pair(self.ctx, self.names, pair.0).await?.is_none() {
+                wanted.retain(|item| item.name() != pair.1);
+                state.handed_over.push(pair.1);
+            }
+        }
         // A manifest that is not accepted makes no new bundle; one that waits stays.
         if !checked.accepted() && !checked.revoked {
             return Ok((state != SecretBundle::default()).then_some(state));
@@ -275,12 +158,16 @@ impl Visit<'_> {
             apply::ensure_gone(&bundles, name, false).await?;
         }
         let partner = &self.names.partner;
-        let mut files = vec![("letter.txt".to_owned(), Content(letter(partner, place, wanted)))];
+        let mut files = vec![("letter.txt".to_owned(), letter(partner, place, wanted).into())];
         for item in wanted {
-            files.push((item.file(), self.secret(item).await?));
+            files.extend(self.files(item, place).await?);
         }
-        let archive = pack(&files, self.now).map_err(Error::Bundle)?;
-        let sealed = seal(&checked.recipients, &archive).map_err(Error::Bundle)?;
+        if wanted.iter().any(|item| matches!(item, Item::Keys { .. })) {
+            files.push(("ca.pem".to_owned(), place.ca_bundle.clone().into()));
+        }
+        let signer = self.ctx.signers().borrow().clone();
+        files.extend(manifest(partner, &files, &signer, self.now)?);
+        let sealed = seal(&checked.recipients, &pack(&files, self.now)?)?;
         let object = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -299,9 +186,30 @@ impl Visit<'_> {
         Ok(Some((sealed, names)))
     }
 
+    async fn files(&self, item: &Item, place: &Connection) -> Result<Vec<(String, Content)>, Error> {
+        let Item::Keys { pair, chain, entry } = item else { return Ok(vec![(item.file(), self.secret(item).await?)]) };
+        let number = pair.number;
+        let missing = || install::Error::Broken { name: format!("keys-{}-{number}", self.names.partner), key: "keys" };
+        let own = custody::pair(self.ctx, self.names, number).await?.ok_or_else(missing)?;
+        let shared = match entry {
+            Some(entry) => Some(preshared::read(self.ctx, entry).await?.ok_or_else(missing)?),
+            None => None,
+        };
+        let password = hex::encode(rand::random::<[u8; 16]>());
+        let keystore = keystore(&place.server_name, &own.certificate, chain, &password)?;
+        Ok(vec![
+            (item.file(), wg_quick(&own.wire_guard, shared.as_deref(), place)),
+            (format!("tls-{number}.key"), own.certificate.into()),
+            (format!("chain-{number}.pem"), chain.clone().into()),
+            (format!("client-{number}.p12"), keystore),
+            (format!("client-{number}.password"), format!("{password}\n").into()),
+        ])
+    }
+
     async fn secret(&self, item: &Item) -> Result<Content, Error> {
         let missing = |name: &str, key: &'static str| install::Error::Broken { name: name.to_owned(), key };
         let text = match item {
+            Item::Keys { .. } => String::new(),
             Item::Preshared { entry, .. } => preshared::read(self.ctx, entry)
                 .await?
                 .map(|key| format!("{key}\n"))
@@ -314,7 +222,7 @@ impl Visit<'_> {
                 format!("user = \"{}:{token}\"\n", self.names.partner)
             }
         };
-        Ok(Content(text))
+        Ok(text.into())
     }
 
     /// Whether the ledger has it that this bundle was picked up. Starts the Job that says so.
@@ -346,6 +254,9 @@ impl Visit<'_> {
         if state.contents.iter().any(|name| name.starts_with("token-")) {
             apply::ensure_gone(&self.system::<Secret>(), &self.names.enrolment_secret, false).await?;
         }
+        for number in state.contents.iter().filter_map(|name| name.strip_prefix("keys-")?.parse().ok()) {
+            custody::forget(self.ctx, self.names, number).await?;
+        }
         let mut handed_over = state.handed_over;
         handed_over.extend(state.contents);
         Ok(SecretBundle { handed_over, ..SecretBundle::default() })
@@ -372,5 +283,34 @@ impl Visit<'_> {
 }
 
 #[cfg(test)]
-#[path = "bundle_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::partner_connection::fixtures::{connection, now};
+
+    fn token(used: bool) -> EnrolmentToken {
+        EnrolmentToken {
+            token_number: 1,
+            token_digest: "d".repeat(64),
+            issued: Time(now()),
+            not_after: Time(now()),
+            used_by: used.then(|| "key".to_owned()),
+        }
+    }
+
+    #[test]
+    fn it_counts_as_picked_up_when_that_is_said_of_this_bundle_or_its_token_was_used() {
+        let mut connection = connection("vancouver-police");
+        let state = SecretBundle {
+            sha256: Some("ab".into()),
+            contents: vec![format!("token-{}", "d".repeat(16))],
+            ..SecretBundle::default()
+        };
+        let picked =
+            |connection: &PartnerConnection, token: &EnrolmentToken| picked_up(&state, "ab", connection, Some(token));
+        assert!(!picked(&connection, &token(false)) && picked(&connection, &token(true)));
+        connection.annotations_mut().insert(PICKED_UP_ANNOTATION.into(), "cd".into());
+        assert!(!picked(&connection, &token(false)), "another bundle");
+        connection.annotations_mut().insert(PICKED_UP_ANNOTATION.into(), "ab".into());
+        assert!(picked(&connection, &token(false)));
+    }
+}

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use super::{
     Error,
     apply::{RETRY_SECONDS, failed_at},
+    custody,
     dereference::pods_of,
     names::Names,
     status::{self, JobState, State},
@@ -201,6 +202,7 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     reach(apply::ensure_gone(&bundles, &names.bundle, false).await)?;
     apply::ensure_gone(&system, &names.seed_secret, false).await?;
     apply::ensure_gone(&system, &names.enrolment_secret, false).await?;
+    custody::forget_all(ctx, names).await?;
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     remember_revoked(ctx, names, connection).await?;
     let mut held = claims::of(&leases, &names.partner).await?;

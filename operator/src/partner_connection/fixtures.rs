@@ -116,6 +116,7 @@ pub fn provisioned() -> PartnerConnectionStatus {
         wire_guard_keys_seen: vec![],
         certificates: vec![],
         enrolment: None,
+        custody: vec![],
         bundle: None,
         replica: None,
         gateways: vec![],

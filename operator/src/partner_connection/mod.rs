@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod bundle;
 pub mod cleanup;
+pub mod custody;
 pub mod dereference;
 pub mod enrolment;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub enum Error {
     Json(#[from] serde_json::Error),
     /// A bundle could not be packed or encrypted.
     #[error("bundle: {0}")]
-    Bundle(std::io::Error),
+    Bundle(#[from] bundle::contents::Error),
     /// A name that cannot be a partner's got past validation.
     #[error("'{0}' is no partner name")]
     Name(String),
@@ -110,7 +111,13 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     }
     let now = ctx.now();
     let world = dereference::dereference(ctx, &connection, &names).await?;
-    let checked = validate::validate(&connection, world.agreement.as_ref(), &ctx.settings.default_store, now);
+    let store = &ctx.settings.default_store;
+    let mut checked = validate::validate(&connection, world.agreement.as_ref(), store, now);
+    if let Some(pairs) = Box::pin(custody::ensure(ctx, &names, &connection, &checked)).await? {
+        let mut seen = connection.clone();
+        seen.status.iter_mut().for_each(|status| status.custody.clone_from(&pairs));
+        checked = validate::validate(&seen, world.agreement.as_ref(), store, now);
+    }
     let next = checked.clone();
     let before = connection.status.clone();
     let (connection, outcome) = Box::pin(Visit { ctx, names: &names, now }.run(connection, world, checked)).await?;

@@ -18,7 +18,9 @@ use kube::{Api, Resource, api::Patch};
 use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
-    partner_connection::{Connection, EnrolmentToken, IssuedCertificate, SecretBundle, SeenKey, VerifiedReplica},
+    partner_connection::{
+        Connection, CustodyKeys, EnrolmentToken, IssuedCertificate, SecretBundle, SeenKey, VerifiedReplica,
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,6 +81,8 @@ pub struct Outcome {
     pub certificates: Vec<IssuedCertificate>,
     /// `enrolment`.
     pub enrolment: Option<EnrolmentToken>,
+    /// `custody`.
+    pub custody: Vec<CustodyKeys>,
     /// `bundle`.
     pub bundle: Option<SecretBundle>,
     /// `replica`.
@@ -125,6 +129,7 @@ impl Outcome {
             wire_guard_keys_seen: self.keys.clone(),
             certificates: self.certificates.clone(),
             enrolment: self.enrolment.clone(),
+            custody: self.custody.clone(),
             bundle: self.bundle.clone(),
             replica: self.verified.clone(),
             gateways: vec![],
@@ -192,6 +197,7 @@ pub async fn write_grants(
         "wireGuardKeysSeen",
         "certificates",
         "enrolment",
+        "custody",
     ];
     for field in granted {
         match (after.get(field), part.as_object_mut()) {

@@ -17,6 +17,7 @@ fn outcome() -> Outcome {
         overlap_ends: None,
         certificates: vec![],
         enrolment: None,
+        custody: vec![],
         bundle: None,
         verified: None,
     }

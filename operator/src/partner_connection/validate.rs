@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use liaison_crds::{
     PartnerConnection, SharingAgreement,
     acceptance::{self, Refusal},
-    partner_connection::{Enrolment, IssuerRef, PresharedKey},
+    partner_connection::{CustodyKeys, Enrolment, IssuerRef, KeyCustody, PresharedKey},
 };
 
 use super::bundle;
@@ -63,6 +63,8 @@ pub struct Checked {
     pub revoked: bool,
     /// Whether keys that are accepted from now on have preshared keys.
     pub preshared: Option<PresharedKey>,
+    /// The pairs of keys that Liaison has made.
+    pub custody: Vec<CustodyKeys>,
     /// To whom secrets are encrypted.
     pub recipients: Vec<String>,
     /// Whether the partner may ask for certificates itself.
@@ -114,7 +116,8 @@ pub fn validate(
     };
     let mut refusal = acceptance::accepts(agreement, connection, now).err();
     let mut keys = Vec::new();
-    for (index, text) in spec.credentials.wire_guard.public_keys.iter().enumerate() {
+    let (named_keys, named_requests) = connection.named_keys();
+    for (index, text) in named_keys.into_iter().enumerate() {
         match wire_guard_key(text) {
             Some(bytes) => keys.push(Key {
                 text: text.clone(),
@@ -125,7 +128,7 @@ pub fn validate(
         }
     }
     let mut requests = Vec::new();
-    for (index, pem) in spec.credentials.certificate.signing_requests.iter().enumerate() {
+    for (index, pem) in named_requests.into_iter().enumerate() {
         match ca::read_request(pem) {
             Ok(request) => {
                 let lease = claims::request_lease(&request.public_key_sha256);
@@ -136,7 +139,7 @@ pub fn validate(
         }
     }
     for (index, text) in spec.credentials.recipients.iter().enumerate() {
-        if let Err(problem) = bundle::recipient(text) {
+        if let Err(problem) = bundle::contents::recipient(text) {
             let place = format!("`credentials.recipients[{index}]` {problem}");
             refusal = refusal.or(Some(Refusal::InvalidSpec(place)));
         }
@@ -154,6 +157,10 @@ pub fn validate(
         suspended: spec.suspend.unwrap_or(false),
         revoked: spec.revocation.as_ref().is_some_and(|revocation| revocation.revoked),
         preshared: spec.credentials.wire_guard.preshared_key,
+        custody: match spec.credentials.key_custody {
+            KeyCustody::Partner => Vec::new(),
+            KeyCustody::Liaison => connection.status.as_ref().map(|status| status.custody.clone()).unwrap_or_default(),
+        },
         recipients: spec.credentials.recipients.clone(),
         enrolment: spec.credentials.certificate.enrolment.clone(),
         issuer: spec.credentials.certificate.issuer_ref.clone(),

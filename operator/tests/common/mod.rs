@@ -173,8 +173,7 @@ impl Stage {
         let ctx = Context::new(
             counting,
             settings.clone(),
-            installed.authority,
-            installed.gateway_key,
+            installed,
             Arc::new(Metrics::default()),
         );
         let stage = Self { client, settings, writes, ctx: Arc::new(ctx.unwrap()), job_says: None };

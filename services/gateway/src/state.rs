@@ -209,7 +209,8 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
 
     let floor = Floor::of(object).max(remembered);
     let (mut keys, mut preshared) = (Vec::new(), BTreeSet::new());
-    for text in &spec.credentials.wire_guard.public_keys {
+    let (named_keys, named_requests) = object.named_keys();
+    for text in named_keys {
         let seen = status.wire_guard_keys_seen.iter().find(|seen| seen.public_key == *text);
         let revoked = floor.revokes(seen.map(|seen| seen.first_seen.0));
         if status.wire_guard_keys.contains(text) && !revoked {
@@ -227,8 +228,7 @@ pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) ->
     }
 
     // A request that cannot be read grants nothing, and takes nothing from the other one.
-    let requested: BTreeSet<String> =
-        spec.credentials.certificate.signing_requests.iter().filter_map(|pem| public_key_sha256(pem)).collect();
+    let requested: BTreeSet<String> = named_requests.into_iter().filter_map(|pem| public_key_sha256(pem)).collect();
     // What it asked for itself, it has as long as it may.
     let mut enrolment = spec.credentials.certificate.enrolment.as_ref().map(|asked| Enrolment {
         token: status.enrolment.as_ref().and_then(|token| {

@@ -109,6 +109,25 @@ fn what_was_enrolled_is_there_while_the_manifest_lets_it() {
 }
 
 #[test]
+fn keys_that_liaison_made_are_those_of_status_while_the_manifest_leaves_them_to_it() {
+    let (csr, newer) = (csr(), csr());
+    let mut object = object("a", 2, &[key(1), key(2)], &csr);
+    object["spec"]["credentials"] =
+        json!({"keyCustody": "Liaison", "wireGuard": {}, "certificate": {}, "recipients": ["age1"], "keyNumber": 2});
+    object["status"]["custody"] = json!([
+        {"number": 2, "publicKey": key(2), "signingRequest": newer.0},
+        {"number": 1, "publicKey": key(1), "signingRequest": csr.0},
+    ]);
+    let open = read(&object).unwrap();
+    assert_eq!((open.keys.len(), open.leaves.len()), (2, 1));
+    // A number that is taken back takes its pair away; and so does custody.
+    object["spec"]["credentials"]["keyNumber"] = json!(1);
+    assert_eq!(read(&object).unwrap().keys, [WireGuardKey([1; 32])]);
+    object["spec"]["credentials"]["keyCustody"] = json!("Partner");
+    assert_eq!(read(&object), Err(Closed::NoKey));
+}
+
+#[test]
 fn status_grants() {
     let csr = csr();
     let good = object("a", 2, &[key(1)], &csr);

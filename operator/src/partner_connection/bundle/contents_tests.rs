@@ -3,7 +3,12 @@
 use std::io::Read as _;
 
 use super::*;
-use crate::partner_connection::fixtures::{now, provisioned};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::partner_connection::{
+    fixtures::{now, provisioned},
+    status,
+};
 
 fn token(used: bool) -> EnrolmentToken {
     EnrolmentToken {
@@ -19,11 +24,32 @@ fn key(preshared: bool) -> SeenKey {
     SeenKey { public_key: STANDARD.encode([7; 32]), first_seen: Time(now()), preshared }
 }
 
+fn outcome(keys: &[SeenKey], token: Option<&EnrolmentToken>) -> Outcome {
+    let no = || status::State::no("No", "");
+    Outcome {
+        accepted: no(),
+        credentials: no(),
+        replica: no(),
+        access: no(),
+        closed: None,
+        authorized_until: None,
+        store_name: None,
+        connection: None,
+        keys: keys.to_vec(),
+        overlap_ends: None,
+        certificates: vec![],
+        enrolment: token.cloned(),
+        custody: vec![],
+        bundle: None,
+        verified: None,
+    }
+}
+
 #[test]
 fn what_a_partner_is_to_have_is_each_preshared_key_and_a_token_that_is_of_use() {
     let entry = preshared_entry(&[7; 32]);
     let names = |keys: &[SeenKey], token: Option<&EnrolmentToken>, at| {
-        items(keys, token, at).iter().map(Item::name).collect::<Vec<_>>()
+        items(&outcome(keys, token), at).iter().map(Item::name).collect::<Vec<_>>()
     };
     assert_eq!(
         names(&[key(true)], Some(&token(false)), now()),
@@ -36,7 +62,7 @@ fn what_a_partner_is_to_have_is_each_preshared_key_and_a_token_that_is_of_use() 
 
 #[test]
 fn the_letter_says_in_both_languages_what_lies_beside_it_and_no_secret() {
-    let all = items(&[key(true)], Some(&token(false)), now());
+    let all = items(&outcome(&[key(true)], Some(&token(false))), now());
     let text = letter("vancouver-police", &provisioned().connection.unwrap(), &all);
     for item in &all {
         assert_eq!(text.matches(&format!("  {}\n", item.file())).count(), 2, "{text}");
@@ -51,7 +77,7 @@ fn a_bundle_opens_for_each_recipient_and_nobody_else() {
     let identities: Vec<_> = (0..3).map(|_| age::x25519::Identity::generate()).collect();
     let recipients: Vec<String> = identities[..2].iter().map(|identity| identity.to_public().to_string()).collect();
     let files =
-        [("letter.txt".to_owned(), Content("Bonjour".to_owned())), ("token".to_owned(), Content("canary".to_owned()))];
+        [("letter.txt".to_owned(), "Bonjour".to_owned().into()), ("token".to_owned(), "canary".to_owned().into())];
     let sealed = seal(&recipients, &pack(&files, now()).unwrap()).unwrap();
     assert!(sealed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----") && !sealed.contains("canary"));
     let open = |identity: &age::x25519::Identity| {
@@ -79,21 +105,4 @@ fn a_bundle_opens_for_each_recipient_and_nobody_else() {
     let mut broken = recipients[0].clone();
     broken.replace_range(10..11, if &broken[10..11] == "q" { "p" } else { "q" });
     assert!(recipient(&broken).unwrap_err().contains("must be a public key of age"));
-}
-
-#[test]
-fn it_counts_as_picked_up_when_that_is_said_of_this_bundle_or_its_token_was_used() {
-    let mut connection = crate::partner_connection::fixtures::connection("vancouver-police");
-    let state = SecretBundle {
-        sha256: Some("ab".into()),
-        contents: vec![format!("token-{}", "d".repeat(16))],
-        ..SecretBundle::default()
-    };
-    let picked =
-        |connection: &PartnerConnection, token: &EnrolmentToken| picked_up(&state, "ab", connection, Some(token));
-    assert!(!picked(&connection, &token(false)) && picked(&connection, &token(true)));
-    connection.annotations_mut().insert(PICKED_UP_ANNOTATION.into(), "cd".into());
-    assert!(!picked(&connection, &token(false)), "another bundle");
-    connection.annotations_mut().insert(PICKED_UP_ANNOTATION.into(), "ab".into());
-    assert!(picked(&connection, &token(false)));
 }
