@@ -1,9 +1,11 @@
 //! The two resources of `federation.csc-scc.gc.ca/v1alpha1` and their pure validation.
 //!
-//! Types only, and what can be said of them without a cluster. `crds/yaml` is generated from here and checked for drift.
+//! Types, and what can be said of them without a cluster; and [`leader`], which operator and gateway have in common. `crds/yaml` is
+//! generated from here and checked for drift.
 
 pub mod acceptance;
 pub mod enrolment;
+pub mod leader;
 pub mod partner_connection;
 pub mod revocation;
 mod rules;
@@ -36,6 +38,9 @@ pub const REBUILD_ANNOTATION: &str = "federation.csc-scc.gc.ca/rebuild";
 
 /// The annotation of a connection that says that its bundle was picked up; its value is the bundle's SHA-256 in hex.
 pub const PICKED_UP_ANNOTATION: &str = "federation.csc-scc.gc.ca/picked-up";
+
+/// The label of the gateway's pod that serves its shard's partners; its Service selects by it.
+pub const ACTIVE_LABEL: &str = "federation.csc-scc.gc.ca/active";
 
 /// The Secrets beside the gateway that hold preshared keys: a fixed few, so that RBAC can name them.
 pub const PRESHARED_SECRETS: [&str; 4] = ["gateway-psk-0", "gateway-psk-1", "gateway-psk-2", "gateway-psk-3"];

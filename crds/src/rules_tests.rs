@@ -27,10 +27,10 @@ const CONNECTION_FAILURES: &[(&str, &str)] = &[
     ("/spec/revocation/notBefore", r#""2206-01-01T00:00:00Z""#),
     ("/spec/credentials/wireGuard/publicKeys", r#"["a","a"]"#),
     ("/spec/credentials/recipients", r#"["a","a"]"#),
-    ("/spec/credentials/certificate", r#"{"enrolment":{},"issuerRef":{"name":"a"}}"#),
     ("/spec/credentials/wireGuard", r"{}"),
     ("/spec/credentials/certificate", r"{}"),
     ("/spec/credentials/keyCustody", r#""Liaison""#),
+    ("/spec/credentials/certificate", r#"{"enrolment":{},"issuerRef":{"name":"a"}}"#),
     (
         "/spec/credentials/certificate/signingRequests",
         r#"["-----BEGIN CERTIFICATE REQUEST-----","-----BEGIN CERTIFICATE REQUEST-----"]"#,

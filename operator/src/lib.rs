@@ -1,7 +1,7 @@
 //! The operator: from the two resources to Kubernetes objects and certificates.
 //!
 //! Kubernetes only, no SQL: what must be done in a database is a Job of sync. It is never in a packet's way and never in
-//! revocation's. Pure: slots, ca, rotation, scram, leader::evaluate, validate, plan, status. Edges: the rest.
+//! revocation's. Pure: slots, ca, rotation, scram, validate, plan, status. Edges: the rest.
 
 pub mod apply;
 pub mod authorities;
@@ -12,7 +12,6 @@ pub mod context;
 pub mod crl;
 pub mod health;
 pub mod install;
-pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod partner_connection;

@@ -30,16 +30,19 @@ use kube::{
         watcher,
     },
 };
-use liaison_crds::{PARTNER_LABEL, PartnerConnection, SharingAgreement};
+use liaison_crds::{
+    PARTNER_LABEL, PartnerConnection, SharingAgreement,
+    leader::{Candidate, Pace},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    apply, ca,
+    apply,
+    ca::Authority,
     context::Context,
     crl,
     health::{self, Health},
     install,
-    leader::{self, Candidate},
     metrics::Metrics,
     partner_connection, pool, rotate,
     settings::{Cli, Command, Settings},
@@ -50,6 +53,11 @@ type Connection = DeserializeGuard<PartnerConnection>;
 type Agreement = DeserializeGuard<SharingAgreement>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// How the lead is held.
+const PACE: Pace = Pace { duration: Duration::from_secs(15), period: Duration::from_secs(3) };
+/// A leader that has not renewed for this long ends its process, before another can take over: what it was doing is idempotent, and
+/// the next leader's writes are not mixed with its own for longer than one request.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// How often the installation's own certificates are looked at.
 const INSTALL_PERIOD: Duration = Duration::from_mins(5);
 /// How often slots are counted, and those freed whose quarantine is over.
@@ -106,7 +114,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
     let ready = Arc::new(AtomicBool::new(false));
     let health = health::serve(settings.health_addr, Health { ready: ready.clone(), metrics: metrics.clone() });
     let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
-    let mut candidate = Candidate::new(leases, apply::MANAGER, &settings.pod_name);
+    let mut candidate = Candidate::new(leases, apply::MANAGER, &settings.pod_name, PACE);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let work = lead_and_work(&client, &settings, &metrics, &ready, &mut candidate);
@@ -117,7 +125,7 @@ async fn run(settings: Settings) -> Result<(), Failure> {
         _ = interrupt.recv() => Ok(()),
     };
     // What was under way has been dropped; it is idempotent, and the next leader goes on with it.
-    match tokio::time::timeout(leader::PERIOD, candidate.release()).await {
+    match tokio::time::timeout(PACE.period, candidate.release()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "lease not released; the next leader waits for it to run out"),
         Err(_) => tracing::warn!("lease not released in time; the next leader waits for it to run out"),
@@ -139,21 +147,21 @@ async fn lead_and_work(
             Ok(false) => ready.store(true, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "the lease cannot be read"),
         }
-        tokio::time::sleep(leader::PERIOD).await;
+        tokio::time::sleep(PACE.period).await;
     }
     metrics.leader.set(1);
     tracing::info!("leading");
     let keep = async {
         let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(leader::PERIOD).await;
-            match tokio::time::timeout(leader::PERIOD, candidate.step()).await {
+            tokio::time::sleep(PACE.period).await;
+            match tokio::time::timeout(PACE.period, candidate.step()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return "another leads now",
                 Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
                 Err(_) => tracing::warn!("renewing the lease took too long"),
             }
-            if renewed.elapsed() >= leader::DEADLINE {
+            if renewed.elapsed() >= DEADLINE {
                 return "the lease could not be renewed in time";
             }
         }
@@ -179,8 +187,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     let ns = settings.partners_namespace.as_str();
     let (connections, connections_writer) = reflector::store::<Connection>();
     let (agreements, agreements_writer) = reflector::store::<Agreement>();
-    let mut context =
-        Context::new(client.clone(), settings.clone(), installed, metrics.clone())?;
+    let mut context = Context::new(client.clone(), settings.clone(), installed, metrics.clone())?;
     context.connections = Some(connections.clone());
     let context = Arc::new(context);
     let config = controller::Config::default().concurrency(settings.concurrency).debounce(Duration::from_millis(100));
@@ -322,7 +329,7 @@ fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) 
 
 /// Every connection, when what signs or what is trusted is another.
 fn of_authority(
-    authorities: tokio::sync::watch::Receiver<Arc<ca::Authority>>,
+    authorities: tokio::sync::watch::Receiver<Arc<Authority>>,
     connections: Store<Connection>,
 ) -> Queue<Connection> {
     let changes = stream::unfold(authorities, |mut authorities| async move {

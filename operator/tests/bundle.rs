@@ -136,11 +136,11 @@ async fn secrets_reach_a_partner_in_one_bundle_which_goes_once_the_ledger_has_it
     forged.insert("token".into(), b"another".to_vec());
     refused(&forged, &[("CSC-ROOT.pem", root)], &commands(&letter));
     let stranger = Stage::new("bundle-stranger").await;
-    let theirs = stranger.ctx.authority().bundle();
+    let theirs = stranger.ctx.authority().bundle.clone();
     refused(&files, &[("CSC-ROOT.pem", &theirs)], &commands(&letter));
     // I10: what is in it stands in nothing that others read.
-    let text = format!("{}{sealed}", serde_json::to_string(&live).unwrap());
-    assert!(!text.contains(&token) && !text.contains(&shared));
+    let public = format!("{}{sealed}", serde_json::to_string(&live).unwrap());
+    assert!(!public.contains(&token) && !public.contains(&shared));
 
     // Another bundle's digest is no pick-up; this one's is, killed at any write.
     pick_up(&stage, "p", "another").await;
@@ -248,7 +248,7 @@ async fn a_partner_that_cannot_make_keys_gets_them_in_its_bundle_and_they_are_it
         keytool -J-Duser.language=en -list -v -storetype PKCS12 -keystore client-1.p12 -storepass $pass |
           sed -n 's/^\\(Entry type\\|Certificate chain length\\|Alias name\\): //p'
         keytool -importkeystore -noprompt -srckeystore client-1.p12 -srcstoretype PKCS12 -srcstorepass $pass \
-          -destkeystore other.jks -deststoretype JKS -deststorepass another-1 2>&1 | grep -c 'successfully imported'";
+          -destkeystore other.jks -deststoretype JKS -deststorepass another-1 2>&1 | grep -c '^Entry for alias .* successfully imported'";
     let name = &status.connection.as_ref().unwrap().server_name;
     assert_eq!(
         tried(&files, &[], script),

@@ -370,7 +370,9 @@ async fn i10_the_program_answers_by_its_watch_and_shows_no_secret() {
     let stage = Stage::new("enrolwatch").await;
     let gateway = Gateway::new(&stage).await;
     let p = format!("w{}", std::process::id());
-    stage.agree(&[&p]).await;
+    // And a partner whose keys Liaison makes.
+    let k = format!("k{}", std::process::id());
+    stage.agree(&[&p, &k]).await;
     let log = std::env::temp_dir().join(format!("{p}.log"));
     let mut program = start(&stage, "operator-a", Some(&log));
     let mut object = enrolling(&p, 1);
@@ -379,11 +381,18 @@ async fn i10_the_program_answers_by_its_watch_and_shows_no_secret() {
     object["spec"]["credentials"]["recipients"] = json!([recipient]);
     object["spec"]["credentials"]["wireGuard"]["presharedKey"] = json!("Required");
     stage.apply(&object).await;
+    let mut keyless = connection(&k);
+    keyless["spec"]["credentials"] =
+        json!({"keyCustody": "Liaison", "wireGuard": {}, "certificate": {}, "recipients": [recipient]});
+    stage.apply(&keyless).await;
+    until("keys", &stage, async || said(&stage.get(&k).await.unwrap(), "Ready").0 == "True").await;
     let bundles: Api<ConfigMap> = stage.partners();
     let bundle = format!("bundle-{p}");
     until("the bundle", &stage, async || bundles.get_opt(&bundle).await.unwrap().is_some()).await;
     until("Ready", &stage, async || said(&stage.get(&p).await.unwrap(), "Ready").0 == "True").await;
     let mut secret = canaries(&stage).await;
+    let keys: Secret = stage.system().get(&format!("keys-{k}-1")).await.unwrap();
+    assert!(secret.contains(&install::text(&keys, "wireguard").unwrap()));
     let spent = token(&stage, &p).await.unwrap();
     let name = gateway.ask(&p, &Grounds::Token(proof(&spent))).await;
     until("the certificate", &stage, async || gateway.answer(&name).await.is_ok()).await;
@@ -395,7 +404,7 @@ async fn i10_the_program_answers_by_its_watch_and_shows_no_secret() {
     let log_text = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     assert!(log_text.contains("certificate request answered"), "{log_text}");
-    let shown = readable(&stage, &p).await;
+    let shown = readable(&stage, &p).await + &serde_json::to_string(&stage.get(&k).await).unwrap();
     assert!(
         shown.contains("Enrolled") && shown.contains("BundleWaits") && shown.contains(&name),
         "events and requests"
@@ -404,8 +413,10 @@ async fn i10_the_program_answers_by_its_watch_and_shows_no_secret() {
     for canary in &secret {
         assert!(!log_text.contains(canary.as_str()) && !shown.contains(canary.as_str()), "a secret is shown");
     }
-    stage.delete(&p).await;
-    stage.settle(&p).await;
+    for partner in [&p, &k] {
+        stage.delete(partner).await;
+        stage.settle(partner).await;
+    }
     gateway.end(&p).await;
 }
 

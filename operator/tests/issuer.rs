@@ -7,12 +7,12 @@ mod common;
 
 use std::{
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
-use common::{Stage, connection, said};
+use common::{Process, Stage, connection, said};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -37,15 +37,6 @@ fn program() -> PathBuf {
     PathBuf::from(path)
 }
 
-struct Controllers(Child);
-
-impl Drop for Controllers {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 async fn definitions(stage: &Stage) {
     let crds: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
     for file in ["cert-manager.io_issuers.yaml", "cert-manager.io_certificaterequests.yaml"] {
@@ -61,7 +52,7 @@ fn requests(stage: &Stage) -> Api<DynamicObject> {
     Api::namespaced_with(stage.client.clone(), &stage.settings.partners_namespace, &issuer::api_resource())
 }
 
-fn start(stage: &Stage) -> Controllers {
+fn start(stage: &Stage) -> Process {
     let child = Command::new(program().join("certmanager"))
         .args(["--kubeconfig", &std::env::var("TEST_KUBECONFIG").unwrap()])
         .args(["--namespace", &stage.settings.partners_namespace])
@@ -69,7 +60,7 @@ fn start(stage: &Stage) -> Controllers {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    Controllers(child)
+    Process(child)
 }
 
 /// A CA of somebody else's, and cert-manager's issuer for it.

@@ -82,10 +82,10 @@ async fn make(ctx: &Context, names: &Names, number: i32) -> Result<CustodyKeys, 
         secret.labels_mut().extend(names.labels(APP));
         apply::create_once(&api, &secret).await?.0
     };
-    let pair = read(&live).ok_or_else(|| install::Error::Broken { name, key: WIRE_GUARD })?;
+    let broken = || install::Error::Broken { name: name.clone(), key: WIRE_GUARD };
+    let pair = read(&live).ok_or_else(broken)?;
     let bytes: Option<[u8; 32]> = STANDARD.decode(&pair.wire_guard).ok().and_then(|bytes| bytes.try_into().ok());
-    let private = x25519_dalek::StaticSecret::from(bytes.unwrap_or_default());
-    let public = x25519_dalek::PublicKey::from(&private);
+    let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(bytes.ok_or_else(broken)?));
     Ok(CustodyKeys {
         number,
         public_key: STANDARD.encode(public.as_bytes()),

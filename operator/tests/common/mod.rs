@@ -170,12 +170,7 @@ impl Stage {
         let writes = Writes::new();
         let counting = counting_client(&writes).await;
         let installed = install::ensure(&client, &settings, Timestamp::now()).await.unwrap();
-        let ctx = Context::new(
-            counting,
-            settings.clone(),
-            installed,
-            Arc::new(Metrics::default()),
-        );
+        let ctx = Context::new(counting, settings.clone(), installed, Arc::new(Metrics::default()));
         let stage = Self { client, settings, writes, ctx: Arc::new(ctx.unwrap()), job_says: None };
         stage.store("liaison-store").await;
         stage
@@ -418,14 +413,24 @@ pub const WHOLE: [&str; 11] = [
     "ServiceAccount infopol-P",
 ];
 
+/// A process that ends with its test, however that ends.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The program, leading or waiting to; its log in this file, with as much as it says of itself.
-pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Child {
+pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Process {
     let s = &stage.settings;
     let mut command = Command::new(env!("CARGO_BIN_EXE_liaison-operator"));
     if let Some(log) = log {
         command.env("RUST_LOG", "info,liaison_operator=trace").stderr(std::fs::File::create(log).unwrap());
     }
-    command
+    let child = command
         .arg("run")
         .env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap())
         .env("ENDPOINT", &s.endpoint)
@@ -437,14 +442,15 @@ pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Child {
         .env("POD_NAME", pod)
         .env("HEALTH_ADDR", "127.0.0.1:0")
         .spawn()
-        .unwrap()
+        .unwrap();
+    Process(child)
 }
 
-/// Ends it.
-pub fn terminate(child: &mut Child) {
-    let id = child.id().to_string();
+/// Ends it as Kubernetes does.
+pub fn terminate(process: &mut Process) {
+    let id = process.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    assert!(child.wait().unwrap().success(), "it ends well when told to");
+    assert!(process.0.wait().unwrap().success(), "it ends well when told to");
 }
 
 /// Plays the controllers until something holds.

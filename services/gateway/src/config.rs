@@ -9,9 +9,15 @@ pub struct Config {
     /// DNS domain of the partners' server names, and SPIFFE trust domain.
     #[arg(long, env = "DOMAIN", default_value = "liaison.example.ca")]
     pub domain: String,
-    /// Name of this gateway in the partners' status; the same after a restart.
+    /// Name of this gateway's shard in the partners' status; the same for both of its processes, and after a restart.
     #[arg(long, env = "GATEWAY_NAME", default_value = "gateway")]
     pub name: String,
+    /// Name of this pod, by which it holds the Lease.
+    #[arg(long, env = "POD_NAME", default_value = "gateway")]
+    pub pod_name: String,
+    /// Lease in the gateway's namespace that one of the shard's two processes holds, and serves; absent: this one always does.
+    #[arg(long, env = "LEASE")]
+    pub lease: Option<String>,
     /// UDP port of WireGuard.
     #[arg(long, env = "WG_PORT", default_value_t = 51820)]
     pub wg_port: u16,
@@ -33,7 +39,8 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "HEALTH_ADDR", default_value = "0.0.0.0:8080")]
     pub health_addr: SocketAddr,
-    /// Directory, gone with the pod, in which it is kept where partners were heard from, for the next process; absent: nowhere.
+    /// Directory, gone with the node's uptime, in which it is kept where partners were heard from, for whoever serves next on this
+    /// node; absent: nowhere.
     #[arg(long, env = "STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Most HTTPS connections a partner.

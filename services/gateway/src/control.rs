@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -152,6 +153,8 @@ pub struct Feeds {
     pub words: mpsc::Sender<StatusWrite>,
     /// Where partners' own requests for certificates go.
     pub certificates: Arc<dyn Certificates>,
+    /// Whether this process serves its shard's partners, and not another.
+    pub active: watch::Receiver<bool>,
 }
 
 /// What was done for a partner on the data plane.
@@ -185,7 +188,10 @@ pub struct Control<T> {
     applied: BTreeMap<PartnerName, Applied>,
     gone: BTreeSet<PartnerName>,
     checkpoint: Checkpoint,
+    state_dir: Option<PathBuf>,
     traffic: Traffic,
+    /// Whether this process serves, and not another.
+    active: bool,
     heard: Option<Instant>,
     started: Instant,
     retry: Option<Instant>,
@@ -217,8 +223,10 @@ impl<T: Tunnel> Control<T> {
             told: BTreeMap::new(),
             applied: BTreeMap::new(),
             gone: BTreeSet::new(),
-            checkpoint: Checkpoint::load(config.state_dir.as_deref()),
+            checkpoint: Checkpoint::default(),
+            state_dir: config.state_dir.clone(),
             traffic: Traffic::default(),
+            active: false,
             heard: None,
             started: Instant::now(),
             retry: None,
@@ -232,6 +240,8 @@ impl<T: Tunnel> Control<T> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rotation = interval(ROTATION);
         rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let first = *feeds.active.borrow_and_update();
+        self.lead(first).await;
         loop {
             let rotating = self.applied.values().any(|applied| applied.keys.len() > 1);
             tokio::select! {
@@ -246,12 +256,16 @@ impl<T: Tunnel> Control<T> {
                     }
                     if changed {
                         self.converge(Now::read(), true).await;
-                        if !self.acknowledge(Now::read(), &feeds.words).await {
+                        if self.active && !self.acknowledge(Now::read(), &feeds.words).await {
                             tick.reset_after(SOON);
                         }
                     } else {
                         self.gate.set_view(self.view(self.gate.view().table));
                     }
+                }
+                Ok(()) = feeds.active.changed() => {
+                    let active = *feeds.active.borrow_and_update();
+                    self.lead(active).await;
                 }
                 Ok(()) = feeds.secrets.changed() => {
                     let secrets = feeds.secrets.borrow_and_update().clone();
@@ -261,14 +275,35 @@ impl<T: Tunnel> Control<T> {
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
-                    if !self.acknowledge(Now::read(), &feeds.words).await {
-                        tick.reset_after(SOON);
+                    // What is said in status, whoever serves says.
+                    if self.active {
+                        if !self.acknowledge(Now::read(), &feeds.words).await {
+                            tick.reset_after(SOON);
+                        }
+                        self.look(now, &feeds.words).await;
                     }
-                    self.look(now, &feeds.words).await;
                     self.gate.tell_suppressed(now.mono);
                 }
             }
         }
+    }
+
+    /// Serves from now on, or leaves that to another.
+    async fn lead(&mut self, active: bool) {
+        if self.active == active {
+            return;
+        }
+        self.active = active;
+        self.gate.metrics.active.set(i64::from(active));
+        if active {
+            tracing::info!("this process serves");
+            // Where partners were heard from by whoever served before.
+            self.checkpoint = Checkpoint::load(self.state_dir.as_deref());
+            self.started = Instant::now();
+        } else {
+            tracing::warn!("another process serves");
+        }
+        self.converge(Now::read(), true).await;
     }
 
     /// Takes a word in; tells whether a candidate changed.
@@ -354,7 +389,8 @@ impl<T: Tunnel> Control<T> {
                 tracing::error!("no word from the API within the limit; nothing is served");
             }
         }
-        let table = if fresh { Table::build(&self.candidates, now.wall) } else { Table::default() };
+        let serves = fresh && self.active;
+        let table = if serves { Table::build(&self.candidates, now.wall) } else { Table::default() };
         let old = self.gate.view().table;
         let retry = self.retry.is_some_and(|at| at <= now.mono);
         let view = if table == *old { self.view(old) } else { self.view(Arc::new(table)) };

@@ -20,6 +20,7 @@ pub mod gate;
 pub mod headers;
 pub mod health;
 pub mod kubernetes;
+pub mod lead;
 pub mod metrics;
 pub mod pace;
 pub mod pkcs7;
@@ -116,9 +117,21 @@ pub async fn run_with(
     };
     let certificates = Arc::new(kubernetes::ApiCertificates::new(client.clone()));
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
-    let writing = kubernetes::status(client, partners, word_rx);
+    let writing = kubernetes::status(client.clone(), partners, word_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
-    serve(config, Feeds { changes, secrets, words, certificates }, opened, stop).await
+    let (holding, active) = watch::channel(config.lease.is_none());
+    let leaving = CancellationToken::new();
+    let contending = config.lease.clone().map(|lease| {
+        let (config, leaving) = (config.clone(), leaving.clone());
+        tokio::spawn(lead::contend(client, config, lease, holding, leaving))
+    });
+    let ended = serve(config, Feeds { changes, secrets, words, certificates, active }, opened, stop).await;
+    // Not before the requests under way have ended: the other takes over at once.
+    leaving.cancel();
+    if let Some(contending) = contending {
+        let _ = contending.await;
+    }
+    ended
 }
 
 /// Runs on whatever feeds it until `stop`.

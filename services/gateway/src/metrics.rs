@@ -57,6 +57,8 @@ pub struct Metrics {
     dropped: Family<ByDirection, Counter>,
     open: Gauge,
     closed: Gauge,
+    /// 1 where this process serves its shard's partners.
+    pub active: Gauge,
     /// Unix seconds at which the API was last heard.
     pub heard: Gauge,
     /// Revocations that this gateway has not acknowledged in status yet.
@@ -79,7 +81,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let tls = Family::default();
         let dropped = Family::default();
-        let (open, closed, heard) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let (open, closed, heard, active) = (Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default());
         let (apply_errors, unacknowledged) = (Counter::default(), Gauge::default());
         registry.register("wireguard_handshakes", "WireGuard handshakes completed", handshakes.clone());
         registry.register(
@@ -100,6 +102,7 @@ impl Default for Metrics {
         registry.register("requests", "Requests answered, by class of status code", requests.clone());
         registry.register("tls_handshakes", "TLS handshakes of partners let in, by key exchange group", tls.clone());
         registry.register("packets_dropped", "Packets dropped between WireGuard and TUN", dropped.clone());
+        registry.register("active", "1 where this process serves its shard's partners", active.clone());
         registry.register("partners_open", "Partners that are served", open.clone());
         registry.register("partners_closed", "Partners that are not served", closed.clone());
         registry.register("api_heard_timestamp_seconds", "Unix time of the last word from the API", heard.clone());
@@ -124,6 +127,7 @@ impl Default for Metrics {
             dropped,
             open,
             closed,
+            active,
             heard,
             unacknowledged,
             apply_errors,

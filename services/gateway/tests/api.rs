@@ -1,4 +1,5 @@
-//! The gateway against a real API server: what is granted in status is served, what spec takes away is cut.
+//! The gateway against a real API server: what is granted in status is served, what spec takes away is cut; and of two processes
+//! one serves, and the other as soon as that one does not.
 //! Needs TEST_KUBECONFIG (`tests/cluster/services up`), root and /dev/net/tun.
 
 // Clippy takes only functions marked #[test] for tests.
@@ -6,16 +7,16 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
+use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Pod, ServiceAccount};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use liaison_crds::PartnerConnection;
-use liaison_gateway::{config::Config, filter::HTTPS, privileges::Opened, run_with};
+use liaison_crds::{ACTIVE_LABEL, PartnerConnection};
+use liaison_gateway::{config::Config, filter::HTTPS, lead::PACE, privileges::Opened, run_with};
 use serde_json::json;
 use support::{
     DOMAIN, Namespace,
@@ -34,6 +35,24 @@ fn connected(object: &PartnerConnection) -> Option<(String, String)> {
     conditions.iter().find(|c| c.type_ == "Connected").map(|c| (c.status.clone(), c.reason.clone()))
 }
 
+/// The namespace's own Secrets.
+async fn own_secrets(client: &kube::Client, namespace: &str, ca: &Ca, private: &str) {
+    let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
+    tls_secret(client, namespace, "gateway-tls", &ca.material(&server)).await;
+    let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
+    tls_secret(client, namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
+    secret(client, namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+}
+
+async fn make_namespace(client: &kube::Client, name: &str) {
+    crd(client).await;
+    let object = KubeNamespace {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        ..Default::default()
+    };
+    Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+}
+
 #[test]
 fn status_opens_and_spec_cuts() {
     // The gateway runs in this process and network namespace, where the API server is; the partner in one of its own.
@@ -49,14 +68,7 @@ fn status_opens_and_spec_cuts() {
     let tun = format!("lgt{}", unique());
     let wg_port = 20000 + u16::try_from(std::process::id() % 20000).unwrap();
 
-    runtime.block_on(async {
-        crd(&client).await;
-        let object = KubeNamespace {
-            metadata: kube::core::ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
-            ..Default::default()
-        };
-        namespaces.create(&PostParams::default(), &object).await.unwrap();
-    });
+    runtime.block_on(make_namespace(&client, &namespace));
     let infopol_host = format!("infopol-a.{namespace}.svc");
     let infopol = ca.server(&[&infopol_host], &format!("spiffe://{DOMAIN}/infopol/a"));
     let port = runtime.block_on(infopol::start(0, vec![(infopol_host, ca.material(&infopol))]));
@@ -75,11 +87,7 @@ fn status_opens_and_spec_cuts() {
     let gateway = runtime.spawn(run_with(config, client.clone(), opened, stop.clone()));
     runtime.block_on(async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-        tls_secret(&client, &namespace, "gateway-tls", &ca.material(&server)).await;
-        let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
-        tls_secret(&client, &namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
-        secret(&client, &namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+        own_secrets(&client, &namespace, &ca, &private).await;
         let object = serde_json::from_value(partner.object(&namespace)).unwrap();
         objects.create(&PostParams::default(), &object).await.unwrap();
     });
@@ -128,4 +136,119 @@ fn status_opens_and_spec_cuts() {
         let _ = objects.delete("a", &DeleteParams::default()).await;
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     });
+}
+
+/// One of a shard's two processes, here a runtime of its own that can be killed.
+struct Side {
+    runtime: tokio::runtime::Runtime,
+    stop: CancellationToken,
+    pod: String,
+    tun: String,
+    port: u16,
+}
+
+impl Side {
+    fn start(namespace: &str, pod: &str, infopol: u16, state: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tun = format!("lgt{}", unique());
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = Config::parse_from([
+            "liaison-gateway".to_owned(),
+            format!("--upstream=https://127.0.0.1:{infopol}"),
+            format!("--partners-namespace={namespace}"),
+            format!("--gateway-namespace={namespace}"),
+            format!("--tun-name={tun}"),
+            format!("--wg-port={port}"),
+            format!("--pod-name={pod}"),
+            format!("--state-dir={}", state.display()),
+            "--lease=gateway".to_owned(),
+            "--health-addr=127.0.0.1:0".to_owned(),
+        ]);
+        let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
+        let stop = CancellationToken::new();
+        let running = stop.clone();
+        // A client belongs to the runtime that it was made in.
+        runtime.spawn(async move { run_with(config, client().await, opened, running).await });
+        Self { runtime, stop, pod: pod.to_owned(), tun, port }
+    }
+
+    /// Whether it has the gateway's address for a partner.
+    fn serves(&self, partner: &Partner) -> bool {
+        let link = support::output("ip", &["addr", "show", "dev", &self.tun]);
+        String::from_utf8_lossy(&link.stdout).contains(&format!(" {}/", partner.addresses().0))
+    }
+
+    /// Ends it without a word, as by `kill -9`.
+    fn kill(self) {
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let client = runtime.block_on(client());
+    let namespace = format!("gateway-test-{}", unique());
+    let objects: Api<PartnerConnection> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let ca = Ca::new();
+    let mut partner = Partner::new(&ca, "a", 41, None::<&Namespace>);
+    let private = run("wg", &["genkey"]);
+    let key = public_key(&private);
+    runtime.block_on(async {
+        make_namespace(&client, &namespace).await;
+        own_secrets(&client, &namespace, &ca, &private).await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        accounts.create(&PostParams::default(), &account).await.unwrap();
+        for name in ["one", "two"] {
+            let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
+            pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        }
+        let object = serde_json::from_value(partner.object(&namespace)).unwrap();
+        objects.create(&PostParams::default(), &object).await.unwrap();
+        let status = json!({"status": partner.status(&key)});
+        objects.patch_status("a", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    });
+    let infopol_host = format!("infopol-a.{namespace}.svc");
+    let infopol = ca.server(&[&infopol_host], &format!("spiffe://{DOMAIN}/infopol/a"));
+    let infopol = runtime.block_on(infopol::start(0, vec![(infopol_host, ca.material(&infopol))]));
+    let active = || {
+        let label = ListParams::default().labels(&format!("{ACTIVE_LABEL}=true"));
+        let active = runtime.block_on(pods.list(&label)).unwrap().items;
+        active.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>().join(" ")
+    };
+    let state = tempfile::TempDir::new().unwrap();
+    let start = |pod: &str| Side::start(&namespace, pod, infopol, state.path());
+
+    let one = start("one");
+    eventually("the first serves", Duration::from_secs(20), || one.serves(&partner));
+    partner.connect(&key, one.port);
+    eventually("the partner is in", Duration::from_secs(15), || partner.curl("/echo", &["-m", "2"]).status.success());
+    let two = start("two");
+    std::thread::sleep(2 * PACE.duration);
+    assert!(one.serves(&partner) && !two.serves(&partner) && active() == one.pod, "{}", active());
+    let kept = state.path().join("endpoints.json");
+    eventually("it is kept where the partner is", Duration::from_secs(10), || {
+        std::fs::read_to_string(&kept).is_ok_and(|text| text.contains(&public_key(partner.private_key())))
+    });
+
+    // The first dies. The partner does nothing about it: the second finds it where it was.
+    one.kill();
+    eventually("the second serves", Duration::from_secs(20), || two.serves(&partner));
+    eventually("and is found", Duration::from_secs(10), || partner.curl("/echo", &["-m", "1"]).status.success());
+    eventually("its pod is what packets go to", Duration::from_secs(5), || active().contains(&two.pod));
+
+    // What was killed comes back, and waits; what ends in order gives the Lease back at once.
+    let one = start("one");
+    eventually("one pod is left with the label", Duration::from_secs(10), || active() == two.pod);
+    assert!(!one.serves(&partner));
+    two.stop.cancel();
+    eventually("the first serves again", Duration::from_secs(20), || {
+        one.serves(&partner) && active().contains(&one.pod)
+    });
+    eventually("and is found", Duration::from_secs(10), || partner.curl("/echo", &["-m", "1"]).status.success());
+    two.kill();
+    one.kill();
+    let _ = runtime.block_on(Api::<KubeNamespace>::all(client).delete(&namespace, &DeleteParams::default()));
 }

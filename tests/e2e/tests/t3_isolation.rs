@@ -1,8 +1,13 @@
 //! Who gets nothing: every crossing between partners, and every way round the gateway and the access log (I3, I4, I6).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    time::{Duration, Instant},
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use liaison_e2e::{Partner, condition, get, kubectl, output, run, store, wait, wait_ready};
 use serde_json::json;
 
@@ -214,4 +219,87 @@ fn suspending_closes_and_reopening_catches_up() {
     wait("the partner to be served again", Duration::from_secs(60), || {
         victoria.curl(&["--fail", "--max-time", "5", &url]).status.success()
     });
+}
+
+/// What a process has in its memory that it can write to, as a core dump would.
+fn memory(pid: u32) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Vec::new() };
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw"))) {
+        let Some((from, to)) = line.split(' ').next().and_then(|range| range.split_once('-')) else { continue };
+        let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16)) else { continue };
+        // A page at a time: what was never touched cannot be read.
+        let mut page = vec![0; 4096];
+        for at in (from..to).step_by(4096) {
+            if memory.read_exact_at(&mut page, at).is_ok() {
+                all.extend_from_slice(&page);
+            }
+        }
+    }
+    all
+}
+
+/// Processes of this machine, on which the cluster's run as well, by the name of their program.
+fn processes(program: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is = |pid: &u32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').next().is_some_and(|path| path.rsplit('/').next() == Some(program))
+    };
+    pids.filter(is).collect()
+}
+
+/// The forms in which a key may lie somewhere: as it stands in its file, and as bytes.
+fn forms(partner: &str) -> Vec<Vec<u8>> {
+    let dir = key_dir(partner);
+    let wg = fs::read_to_string(format!("{dir}/wg.key")).unwrap().trim().to_owned();
+    let pem = fs::read_to_string(format!("{dir}/tls.key")).unwrap();
+    let body: Vec<&str> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = run("openssl", &["pkey", "-in", &format!("{dir}/tls.key"), "-outform", "DER"], None).stdout;
+    // The scalar of a P-256 key, after its version and the octet string's own header.
+    let scalar = der.windows(2).position(|w| w == [0x04, 0x20]).map(|at| der[at + 2..at + 34].to_vec()).unwrap();
+    let raw = STANDARD.decode(&wg).unwrap();
+    vec![wg.into_bytes(), raw, body[0].as_bytes().to_vec(), scalar]
+}
+
+#[test]
+fn a_partners_private_keys_are_nowhere_but_with_the_partner() {
+    let vancouver = Partner::up("vancouver-police");
+    assert!(vancouver.curl(&["--fail", &format!("https://{}/en", vancouver.server_name())]).status.success());
+    let forms = forms("vancouver-police");
+    let found = |bytes: &[u8]| forms.iter().any(|form| memchr::memmem::find(bytes, form).is_some());
+    // That the search finds what is there: the partner's own WireGuard has its key.
+    assert!(processes("wireguard-go").into_iter().any(|pid| found(&memory(pid))), "the search finds nothing at all");
+
+    let mut seen = 0;
+    for program in ["liaison-operator", "liaison-gateway", "liaison-sync", "liaison-infopol", "kube-apiserver", "etcd"]
+    {
+        let pids = processes(program);
+        assert!(!pids.is_empty(), "{program} does not run on this machine");
+        for pid in pids {
+            let memory = memory(pid);
+            seen += memory.len();
+            assert!(!found(&memory), "{program} has a private key of a partner's in its memory");
+        }
+    }
+    println!("{} MiB of memory searched", seen >> 20);
+    // Every object of the API, of whatever kind, and every log.
+    let kinds = kubectl(&["api-resources", "--verbs=list", "-o", "name"]);
+    for kind in kinds.lines() {
+        let objects = run("kubectl", &["get", kind, "--all-namespaces", "-o", "json"], None).stdout;
+        let text = String::from_utf8_lossy(&objects);
+        assert!(!found(&objects), "a {kind} has a private key of a partner's");
+        // What is in a Secret is in base64.
+        for word in text.split('"').filter(|word| word.len() >= 40 && !word.contains(' ')) {
+            let inner = STANDARD.decode(word).unwrap_or_default();
+            assert!(!found(&inner), "a {kind} has a private key of a partner's, in base64");
+        }
+    }
+    for namespace in ["liaison-system", "liaison-gateway", "liaison-partners"] {
+        for pod in kubectl(&["-n", namespace, "get", "pods", "-o", "name"]).lines() {
+            let log = run("kubectl", &["-n", namespace, "logs", pod, "--all-containers"], None).stdout;
+            assert!(!found(&log), "the log of {pod} has a private key of a partner's");
+        }
+    }
 }

@@ -2,7 +2,10 @@
 //! made, and all comes back by itself (I7, I8).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use liaison_e2e::{Partner, apply, condition, hub, kubectl, root, run, store, wait, wait_ready};
 use serde_json::json;
@@ -105,4 +108,44 @@ fn t51_with_the_store_away_nobody_is_answered_wrongly_and_a_newcomer_waits() {
     assert_eq!(unsettled, ["0"], "a batch that nobody settled");
     forget_newcomer();
     assert_eq!(store("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%outage_police'"), ["0"]);
+}
+
+/// The gateway's pod that serves, as far as it says so itself.
+fn active() -> Vec<String> {
+    let label = "app.kubernetes.io/name=gateway,federation.csc-scc.gc.ca/active=true";
+    let names = kubectl(&["-n", "liaison-gateway", "get", "pods", "-l", label, "-o", "name"]);
+    names.lines().map(str::to_owned).collect()
+}
+
+/// Whether the partner gets an answer within a second.
+fn served(partner: &Partner) -> bool {
+    let url = format!("https://{}/api/openapi.json", partner.server_name());
+    partner.curl(&["--max-time", "1", "--fail", &url]).status.success()
+}
+
+#[test]
+fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() {
+    let vancouver = Partner::up("vancouver-police");
+    assert_eq!(search(&vancouver).0, 200);
+    for _ in 0..2 {
+        wait("one gateway to serve, and another to stand by", Duration::from_secs(120), || {
+            let ready = [
+                "-n",
+                "liaison-gateway",
+                "get",
+                "deployment",
+                "liaison-gateway",
+                "-o",
+                "jsonpath={.status.readyReplicas}",
+            ];
+            active().len() == 1 && kubectl(&ready) == "2"
+        });
+        let before = active();
+        let started = Instant::now();
+        kubectl(&["-n", "liaison-gateway", "delete", &before[0], "--grace-period=0", "--force", "--wait=false"]);
+        wait("an officer to be served by the other", Duration::from_secs(60), || {
+            active().iter().any(|pod| !before.contains(pod)) && served(&vancouver)
+        });
+        println!("served again {:.1} s after the pod was deleted", started.elapsed().as_secs_f64());
+    }
 }

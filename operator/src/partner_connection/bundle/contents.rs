@@ -6,7 +6,7 @@ use std::io::Write as _;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use liaison_crds::{
-    partner_connection::{Connection, CustodyKeys, EnrolmentToken, SeenKey},
+    partner_connection::{Connection, CustodyKeys, SeenKey},
     preshared_entry,
 };
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKeyChain};
@@ -216,7 +216,7 @@ pub fn manifest(
 }
 
 /// The files as a tar archive, readable by their owner only.
-pub fn pack(files: &[(String, Content)], now: Timestamp) -> Result<Vec<u8>, std::io::Error> {
+pub fn pack(files: &[(String, Content)], now: Timestamp) -> Result<Vec<u8>, Error> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, Content(bytes)) in files {
         let mut header = tar::Header::new_gnu();
@@ -225,11 +225,11 @@ pub fn pack(files: &[(String, Content)], now: Timestamp) -> Result<Vec<u8>, std:
         header.set_mtime(u64::try_from(now.as_second()).unwrap_or_default());
         archive.append_data(&mut header, name, bytes.as_slice())?;
     }
-    archive.into_inner()
+    Ok(archive.into_inner()?)
 }
 
 /// Encrypts to every recipient, in armour. age takes its randomness itself.
-pub fn seal(recipients: &[String], bytes: &[u8]) -> Result<String, std::io::Error> {
+pub fn seal(recipients: &[String], bytes: &[u8]) -> Result<String, Error> {
     let recipients: Result<Vec<_>, _> = recipients.iter().map(|text| recipient(text)).collect();
     let recipients = recipients.map_err(std::io::Error::other)?;
     let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
@@ -239,7 +239,7 @@ pub fn seal(recipients: &[String], bytes: &[u8]) -> Result<String, std::io::Erro
     let mut writer = encryptor.wrap_output(armour)?;
     writer.write_all(bytes)?;
     writer.finish()?.finish()?;
-    String::from_utf8(sealed).map_err(std::io::Error::other)
+    Ok(String::from_utf8(sealed).map_err(std::io::Error::other)?)
 }
 
 #[cfg(test)]

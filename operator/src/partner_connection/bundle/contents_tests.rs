@@ -2,6 +2,8 @@
 
 use std::io::Read as _;
 
+use liaison_crds::partner_connection::EnrolmentToken;
+
 use super::*;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

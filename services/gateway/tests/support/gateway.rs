@@ -264,7 +264,7 @@ pub fn child() {
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(
             config,
-            Feeds { changes, secrets, words, certificates: Arc::new(Nobody) },
+            Feeds { changes, secrets, words, certificates: Arc::new(Nobody), active: watch::channel(true).1 },
             opened,
             stop.clone(),
         ));

@@ -1,8 +1,7 @@
 //! Leader election: one Lease, replaced with its resourceVersion, so of two that try one fails.
 //!
 //! [`evaluate`] is pure. A holder counts as alive for the Lease's duration after this process saw the Lease change, on this
-//! process's own clock; the other's clock is never read. Whoever cannot renew in time ends its process: what it was doing is
-//! idempotent, and the next leader's writes are not mixed with its own for longer than one request.
+//! process's own clock; the other's clock is never read. What becomes of a holder that cannot renew is its own to say.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +15,14 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-/// How long a silent leader is believed alive.
-pub const DURATION: Duration = Duration::from_secs(15);
-/// How often the leader renews and others look.
-pub const PERIOD: Duration = Duration::from_secs(3);
-/// A leader that has not renewed for this long gives up, before another can take over.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How a Lease is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// How long a silent holder is believed alive; a whole number of seconds.
+    pub duration: Duration,
+    /// How often the holder renews and others look.
+    pub period: Duration,
+}
 
 /// What this process saw of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +49,11 @@ pub enum Decision {
 }
 
 /// Decides, given what was last seen of the Lease.
-pub fn evaluate(lease: Option<&Seen>, me: &str, now: Instant) -> Decision {
+pub fn evaluate(lease: Option<&Seen>, me: &str, now: Instant, duration: Duration) -> Decision {
     match lease {
         None => Decision::Create,
         Some(seen) if seen.holder == me => Decision::Renew,
-        Some(seen) if seen.holder.is_empty() || now.duration_since(seen.since) >= DURATION => Decision::Take,
+        Some(seen) if seen.holder.is_empty() || now.duration_since(seen.since) >= duration => Decision::Take,
         Some(_) => Decision::Wait,
     }
 }
@@ -63,13 +64,14 @@ pub struct Candidate {
     leases: Api<Lease>,
     name: String,
     me: String,
+    pace: Pace,
     seen: Option<Seen>,
 }
 
 impl Candidate {
     /// For a Lease of that name.
-    pub fn new(leases: Api<Lease>, name: &str, me: &str) -> Self {
-        Self { leases, name: name.to_owned(), me: me.to_owned(), seen: None }
+    pub fn new(leases: Api<Lease>, name: &str, me: &str, pace: Pace) -> Self {
+        Self { leases, name: name.to_owned(), me: me.to_owned(), pace, seen: None }
     }
 
     /// Looks, and acts; true when this process leads afterwards.
@@ -84,7 +86,7 @@ impl Candidate {
             }
         });
         self.seen.clone_from(&seen);
-        let decision = evaluate(seen.as_ref(), &self.me, Instant::now());
+        let decision = evaluate(seen.as_ref(), &self.me, Instant::now(), self.pace.duration);
         let written = match (decision, live) {
             (Decision::Wait, _) => return Ok(false),
             (_, None) => self.leases.create(&PostParams::default(), &self.lease(None, true)).await,
@@ -120,7 +122,7 @@ impl Candidate {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(if hold { self.me.clone() } else { String::new() }),
-                lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(self.pace.duration.as_secs()).ok(),
                 acquire_time: if same { before.acquire_time } else { Some(now.clone()) },
                 renew_time: Some(now),
                 lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!same)),
@@ -142,14 +144,16 @@ mod tests {
             version: "1".into(),
             since: now.checked_sub(age).unwrap(),
         };
-        assert_eq!(evaluate(None, "me", now), Decision::Create);
-        assert_eq!(evaluate(Some(&seen("me", DURATION * 2)), "me", now), Decision::Renew);
-        assert_eq!(evaluate(Some(&seen("other", Duration::ZERO)), "me", now), Decision::Wait);
+        let duration = Duration::from_secs(15);
+        let decide = |seen: Option<Seen>| evaluate(seen.as_ref(), "me", now, duration);
+        assert_eq!(decide(None), Decision::Create);
+        assert_eq!(decide(Some(seen("me", duration * 2))), Decision::Renew);
+        assert_eq!(decide(Some(seen("other", Duration::ZERO))), Decision::Wait);
         assert_eq!(
-            evaluate(Some(&seen("other", DURATION.checked_sub(Duration::from_millis(1)).unwrap())), "me", now),
+            decide(Some(seen("other", duration.checked_sub(Duration::from_millis(1)).unwrap()))),
             Decision::Wait
         );
-        assert_eq!(evaluate(Some(&seen("other", DURATION)), "me", now), Decision::Take);
-        assert_eq!(evaluate(Some(&seen("", Duration::ZERO)), "me", now), Decision::Take);
+        assert_eq!(decide(Some(seen("other", duration))), Decision::Take);
+        assert_eq!(decide(Some(seen("", Duration::ZERO))), Decision::Take);
     }
 }

@@ -1,0 +1,3 @@
+module liaison.example.ca/clients
+
+go 1.26
