@@ -499,9 +499,13 @@ pub struct Connection {
     /// `host:port` (UDP) of the gateway.
     #[schemars(length(max = 262))]
     pub endpoint: String,
-    /// WireGuard public keys of the gateway.
+    /// WireGuard public keys of the gateway: the one to use at `endpoint`, and while it is new the one before.
     #[schemars(length(max = 2), inner(length(max = 44)))]
     pub gateway_public_keys: Vec<String>,
+    /// `host:port` at which the second of `gatewayPublicKeys` still serves, until all partners have come over to the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262))]
+    pub retiring_endpoint: Option<String>,
     /// The partner's addresses in the tunnel: the odd ones of its /31 and /127.
     pub partner_addresses: AddressPair,
     /// The gateway's addresses for this partner: the even ones. HTTPS is on port 443.

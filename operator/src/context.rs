@@ -18,6 +18,7 @@ use crate::{
     apply,
     backoff::Backoff,
     ca::{Authority, Signer},
+    gateway_keys::Gateway,
     install::Installed,
     metrics::Metrics,
     settings::Settings,
@@ -36,8 +37,8 @@ pub struct Context {
     authority: watch::Sender<Arc<Authority>>,
     /// What signs statements and bundles; another when its certificate was renewed.
     signer: watch::Sender<Arc<Signer>>,
-    /// The gateway's WireGuard public key, base64.
-    pub gateway_key: String,
+    /// What partners are told of the gateway; another while its own key changes.
+    gateway: watch::Sender<Arc<Gateway>>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Waits after failures, for each object.
@@ -69,7 +70,7 @@ impl Context {
             pools,
             authority: watch::Sender::new(installed.authority),
             signer: watch::Sender::new(installed.signer),
-            gateway_key: installed.gateway_key,
+            gateway: watch::Sender::new(installed.gateway),
             metrics,
             backoff: Backoff::default(),
             connections: None,
@@ -83,13 +84,20 @@ impl Context {
         self.authority.borrow().clone()
     }
 
-    /// Takes what the installation has now: perhaps another issuing CA, or other roots beside it; then what was issued is
-    /// looked at again.
+    /// What partners are told of the gateway, as it is now.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.gateway.borrow().clone()
+    }
+
+    /// Takes what the installation has now: perhaps another issuing CA, other roots beside it, or another key of the gateway; then
+    /// what was issued and told is looked at again.
     pub fn take(&self, installed: Installed) {
+        let moved = *self.gateway.borrow() != installed.gateway;
+        self.gateway.send_replace(installed.gateway);
         self.authority.send_if_modified(|held| {
             let other = !held.is_same(&installed.authority);
             *held = installed.authority;
-            other
+            other || moved
         });
         self.signer.send_replace(installed.signer);
     }

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
@@ -16,6 +15,7 @@ use kube::{
 use crate::{
     apply, authorities,
     ca::{self, Authority, KeyPem, SERVER_DAYS, Signer, Subject},
+    gateway_keys::{self, Gateway},
     settings::Settings,
 };
 
@@ -46,8 +46,8 @@ pub enum Error {
 pub struct Installed {
     /// The issuing CA.
     pub authority: Arc<Authority>,
-    /// The gateway's WireGuard public key, base64.
-    pub gateway_key: String,
+    /// What partners are told of the gateway.
+    pub gateway: Arc<Gateway>,
     /// What signs statements.
     pub signer: Arc<Signer>,
 }
@@ -70,9 +70,9 @@ pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Res
         )
         .await?;
     }
-    let gateway_key = ensure_wire_guard(&gateway).await?;
+    let told = gateway_keys::ensure(&gateway, settings).await?;
     let signer = ensure_signer(&system, settings, &authority, now).await?;
-    Ok(Installed { authority: Arc::new(authority), gateway_key, signer: Arc::new(signer) })
+    Ok(Installed { authority: Arc::new(authority), gateway: Arc::new(told), signer: Arc::new(signer) })
 }
 
 /// The key that signs statements: digitalSignature, and no use in TLS.
@@ -250,22 +250,6 @@ fn fill(mut secret: Secret, wanted: &Wanted, authority: &Authority, now: Timesta
     data.insert("tls.key".to_owned(), bytes(&key));
     data.insert("ca.crt".to_owned(), bytes(&authority.bundle));
     Ok(secret)
-}
-
-async fn ensure_wire_guard(api: &Api<Secret>) -> Result<String, Error> {
-    const NAME: &str = "gateway-wireguard";
-    let live = if let Some(live) = api.get_opt(NAME).await? {
-        live
-    } else {
-        let private = x25519_dalek::StaticSecret::random();
-        let public = x25519_dalek::PublicKey::from(&private);
-        let data = [
-            ("privateKey".to_owned(), bytes(&STANDARD.encode(private.as_bytes()))),
-            ("publicKey".to_owned(), bytes(&STANDARD.encode(public.as_bytes()))),
-        ];
-        apply::create_once(api, &secret(NAME, "Opaque", data.into())).await?.0
-    };
-    text(&live, "publicKey").ok_or_else(|| Error::Broken { name: NAME.to_owned(), key: "publicKey" })
 }
 
 /// A Secret of ours with these data.

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod claims;
 pub mod context;
 pub mod crl;
+pub mod gateway_keys;
 pub mod health;
 pub mod install;
 pub mod metrics;

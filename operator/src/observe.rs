@@ -83,9 +83,13 @@ fn runs(pod: &Pod) -> bool {
 
 /// A process's word, and its word on the databases.
 fn take_in(observed: &mut Observed, name: String, answer: Result<Report, String>) {
+    if name.starts_with("gateway/") {
+        let said = answer.as_ref().map(|report| report.wireguard.clone()).map_err(Clone::clone);
+        observed.listeners.insert(name.clone(), said);
+    }
     let holder = match answer {
         Err(why) => Holder { silent: Some(why), ..Holder::default() },
-        Ok(Report { trusts, shows, servers }) => {
+        Ok(Report { trusts, shows, servers, .. }) => {
             for (server, found) in servers {
                 let holder = match found {
                     Server::Plain => Holder::default(),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     apply,
     authorities::{self, Authorities},
+    gateway_keys,
     install::{Error, own_labels},
     metrics::{self, Metrics},
     observe,
@@ -26,6 +27,8 @@ pub const NAME: &str = "liaison-authority";
 pub const ROTATE_ROOT: &str = "federation.csc-scc.gc.ca/rotate-root";
 /// Asks for a new issuing CA.
 pub const ROTATE_ISSUING: &str = "federation.csc-scc.gc.ca/rotate-issuing";
+/// Asks for a new WireGuard key of the gateway's own.
+pub const ROTATE_GATEWAY: &str = "federation.csc-scc.gc.ca/rotate-gateway";
 /// Names who is not waited for, separated by commas.
 pub const WITHOUT: &str = "federation.csc-scc.gc.ca/rotate-without";
 /// All trusted roots in PEM: for whoever verifies Liaison's certificates outside of it.
@@ -34,6 +37,8 @@ pub const BUNDLE: &str = "ca.crt";
 pub const FORMER: &str = "former.crt";
 /// How each CA stands, in JSON.
 pub const STATUS: &str = "status.json";
+/// How the gateway's own key stands, in JSON.
+pub const GATEWAY: &str = "gateway.json";
 /// Laggards that are named; there may be one a partner.
 const NAMED: usize = 50;
 /// Steps of one visit. A rotation takes fewer; what is left is for the next.
@@ -85,15 +90,20 @@ pub async fn visit(client: &Client, settings: &Settings, metrics: &Metrics, now:
         {
             // Said before it is gone.
             former.push_str(certificate);
-            publish(&maps, published.as_ref(), &all, &former, &waiting, now).await?;
+            publish(&maps, published.as_ref(), &all, &former, &waiting, None, now).await?;
         }
         all.take(&secrets, step, &asked, &settings.domain, now).await?;
         tracing::info!(step = %describe(step), "the authority's CAs");
         taken.push(step);
     };
-    publish(&maps, published.as_ref(), &all, &former, &waiting, now).await?;
+    let mut gateway = gateway_keys::visit(client, settings, &asked, &mut observed).await?;
+    let late = gateway.laggards.len();
+    gateway.laggards.truncate(NAMED);
+    publish(&maps, published.as_ref(), &all, &former, &waiting, Some(&gateway), now).await?;
     measure(metrics, &all, &waiting);
-    Ok(Visited { taken, waiting: !waiting.is_empty() })
+    let label = metrics::OfTier { tier: "gateway" };
+    metrics.authority_laggards.get_or_create(&label).set(i64::try_from(late).unwrap_or(i64::MAX));
+    Ok(Visited { taken, waiting: !waiting.is_empty() || late > 0 })
 }
 
 fn asked(map: &ConfigMap) -> Asked {
@@ -103,6 +113,7 @@ fn asked(map: &ConfigMap) -> Asked {
     Asked {
         root: digest(ROTATE_ROOT),
         issuing: digest(ROTATE_ISSUING),
+        gateway: digest(ROTATE_GATEWAY),
         without: names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect(),
     }
 }
@@ -193,6 +204,7 @@ async fn publish(
     all: &Authorities,
     former: &str,
     waiting: &[(Step, Vec<Laggard>)],
+    gateway: Option<&gateway_keys::Status>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let old = before.and_then(|map| serde_json::from_str::<Status>(map.data.as_ref()?.get(STATUS)?).ok());
@@ -219,6 +231,16 @@ async fn publish(
     };
     let text = serde_json::to_string_pretty(&status).map_err(kube::Error::SerdeError)?;
     let mut data = vec![(BUNDLE.to_owned(), all.bundle()), (STATUS.to_owned(), text)];
+    match gateway {
+        Some(gateway) => {
+            let text = serde_json::to_string_pretty(gateway).map_err(kube::Error::SerdeError)?;
+            data.push((GATEWAY.to_owned(), text));
+        }
+        // Before it is looked at, what was said of it last.
+        None => {
+            data.extend(before.and_then(|map| Some((GATEWAY.to_owned(), map.data.as_ref()?.get(GATEWAY)?.clone()))));
+        }
+    }
     if !former.is_empty() {
         data.push((FORMER.to_owned(), former.to_owned()));
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::ca::Validity;
+use crate::{ca::Validity, gateway_keys::Said};
 
 /// Which kind of CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -88,12 +88,15 @@ pub struct Asked {
     pub root: Option<String>,
     /// A rotation of the issuing CA.
     pub issuing: Option<String>,
+    /// A rotation of the gateway's own WireGuard key.
+    pub gateway: Option<String>,
     /// Who is not waited for: a name, or what it begins with (`hub`, `infopol/infopol-vancouver-police`).
     pub without: BTreeSet<String>,
 }
 
 impl Asked {
-    fn waits_for(&self, who: &str) -> bool {
+    /// Whether `who` is waited for.
+    pub(crate) fn waits_for(&self, who: &str) -> bool {
         let named = |name: &String| {
             who.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '-']))
         };
@@ -143,6 +146,8 @@ pub struct Observed {
     pub holders: BTreeMap<String, Holder>,
     /// The partners' certificates.
     pub leaves: Vec<Leaf>,
+    /// What each process of the gateway says of its listeners.
+    pub listeners: Said,
 }
 
 /// Who is waited for.

@@ -32,6 +32,9 @@ pub struct Settings {
     /// Where partners reach the gateway: host:port, UDP.
     #[arg(long, env)]
     pub endpoint: String,
+    /// The same for the gateway's second listener, by which its own key changes; empty: it cannot.
+    #[arg(long, env, default_value = "")]
+    pub second_endpoint: String,
     /// Tunnel addresses, IPv4.
     #[arg(long, env, default_value = "100.72.0.0/16")]
     pub pool_v4: String,

@@ -375,3 +375,83 @@ async fn an_installation_of_before_is_taken_over_as_it_is() {
     assert_eq!((visited.taken.as_slice(), visited.waiting), (&[Step::Make(Tier::Issuing)][..], true));
     assert_eq!(laggards(&stage).await, ["hub", "store"]);
 }
+
+#[tokio::test]
+async fn the_gateways_own_key_changes_as_partners_come_over_to_the_new_one() {
+    let stage = Stage::new("gateway-key").await;
+    stage.agree(&["p"]).await;
+    stage.apply(&connection("p")).await;
+    stage.settle("p").await;
+    let ns = stage.settings.gateway_namespace.as_str();
+    let gateway = Process::start(&stage, "gateway", &[(ns, "gateway-tls"), (ns, "gateway-client-tls")], &[]).await;
+    gateway.take(&stage, &[]).await;
+    // By each key the partners whose data comes by it; by none those who have not been heard.
+    let say = |all: &[(&str, &[&str])]| {
+        let set = |partners: &[&str]| partners.iter().map(|partner| (*partner).to_owned()).collect();
+        let said = all.iter().map(|(key, partners)| ((*key).to_owned(), set(partners))).collect();
+        gateway.says.lock().unwrap().as_mut().unwrap().wireguard = said;
+    };
+    let told = async || {
+        stage.settle("p").await;
+        let live = stage.get("p").await.unwrap();
+        assert_eq!(said(&live, "Ready").0, "True");
+        live.status.unwrap().connection.unwrap()
+    };
+    let visited = async || {
+        let waiting = visit(&stage, Timestamp::now()).await.waiting;
+        let status: Value = serde_json::from_str(&map(&stage).await.data.unwrap()[rotate::GATEWAY]).unwrap();
+        let who =
+            status["laggards"].as_array().into_iter().flatten().map(|one| one["who"].as_str().unwrap().to_owned());
+        let who: Vec<String> = who.collect();
+        assert_eq!(waiting, !who.is_empty());
+        who
+    };
+    let entry = async |name: &str| install::text(&get_secret(&stage, ns, "gateway-wireguard").await, name);
+
+    let first = entry("publicKey").await.unwrap();
+    say(&[(&first, &["p"]), ("", &[])]);
+    assert!(visited().await.is_empty());
+    let rest = told().await;
+    assert_eq!((rest.gateway_public_keys, rest.retiring_endpoint), (vec![first.clone()], None));
+
+    // It is made, and told to nobody before the gateway listens with it.
+    annotate(&stage, rotate::ROTATE_GATEWAY, "its node was stolen").await;
+    assert_eq!(visited().await, ["gateway/gateway-0"]);
+    let second = entry("secondPublicKey").await.unwrap();
+    assert_eq!(told().await.gateway_public_keys, [first.clone()]);
+    say(&[(&first, &[]), (&second, &[]), ("", &["p"])]);
+    assert_eq!(visited().await, ["partner/p"]);
+    let both = told().await;
+    assert_eq!(both.gateway_public_keys, [second.clone(), first.clone()]);
+    assert_eq!(both.endpoint, stage.settings.second_endpoint);
+    assert_eq!(both.retiring_endpoint.as_ref(), Some(&stage.settings.endpoint));
+    let metric = "liaison_operator_authority_laggards{tier=\"gateway\"}";
+    assert!(stage.ctx.metrics.encode().contains(&format!("{metric} 1")));
+
+    // The key before serves as long as somebody uses it, and as long as nobody can say.
+    say(&[(&first, &["p"]), (&second, &[]), ("", &[])]);
+    assert_eq!(visited().await, ["partner/p"]);
+    say(&[(&first, &[]), (&second, &[])]);
+    assert_eq!(visited().await, ["gateway"]);
+    assert!(entry("privateKey").await.is_some());
+    say(&[(&first, &[]), (&second, &["p"]), ("", &[])]);
+    assert!(visited().await.is_empty());
+    assert!(entry("privateKey").await.is_none() && entry("publicKey").await.is_none());
+    let done = told().await;
+    assert_eq!((done.gateway_public_keys, done.retiring_endpoint), (vec![second.clone()], None));
+    assert!(stage.ctx.metrics.encode().contains(&format!("{metric} 0")));
+    let writes = stage.writes.count.load(Ordering::SeqCst);
+    assert!(visited().await.is_empty());
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), writes, "nothing to do, nothing written");
+
+    // The next one is the first listener's again; who will not come is named, and not waited for.
+    annotate(&stage, rotate::ROTATE_GATEWAY, "a year has passed").await;
+    assert_eq!(visited().await, ["gateway/gateway-0"]);
+    let third = entry("publicKey").await.unwrap();
+    say(&[(&third, &[]), (&second, &["p"]), ("", &[])]);
+    assert_eq!(visited().await, ["partner/p"]);
+    annotate(&stage, rotate::WITHOUT, "partner/p").await;
+    assert!(visited().await.is_empty());
+    let last = told().await;
+    assert_eq!((last.gateway_public_keys, last.endpoint), (vec![third], stage.settings.endpoint.clone()));
+}

@@ -202,9 +202,8 @@ impl Visit<'_> {
         let ctx = self.ctx;
         let partner = &self.names.partner;
         let authority = ctx.authority();
-        let connection = slot.map(|slot| {
-            plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway_key, &authority.bundle)
-        });
+        let connection = slot
+            .map(|slot| plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway(), &authority.bundle));
         let (mut keys, certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
             let source = elsewhere.map_or(Source::Own(&authority), |found| Source::Elsewhere(&found.certificates));

@@ -12,6 +12,7 @@ use super::validate::Checked;
 use crate::{
     ca::{self, Authority, LEAF_DAYS, Subject},
     claims::{self, Memories, Memory},
+    gateway_keys::Gateway,
     settings::Settings,
     slots::Pools,
 };
@@ -176,13 +177,15 @@ pub fn connection(
     slot: u32,
     pools: &Pools,
     settings: &Settings,
-    gateway_key: &str,
+    gateway: &Gateway,
     bundle: &str,
 ) -> Connection {
     let (gateway_addresses, partner_addresses) = pools.addresses(slot);
+    let retiring = gateway.retiring.as_ref();
     Connection {
-        endpoint: settings.endpoint.clone(),
-        gateway_public_keys: vec![gateway_key.to_owned()],
+        endpoint: gateway.endpoint.clone(),
+        gateway_public_keys: [&gateway.key].into_iter().chain(retiring.map(|(key, _)| key)).cloned().collect(),
+        retiring_endpoint: retiring.map(|(_, endpoint)| endpoint.clone()),
         partner_addresses,
         gateway_addresses,
         server_name: format!("{partner}.{}", settings.domain),

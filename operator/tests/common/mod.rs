@@ -138,6 +138,7 @@ impl Stage {
         let settings = Settings {
             domain: "liaison.example.ca".into(),
             endpoint: "gateway.example.ca:51820".into(),
+            second_endpoint: "gateway.example.ca:51821".into(),
             pool_v4: "100.72.0.0/16".into(),
             pool_v6: "fd4c:6961:6973::/112".into(),
             slot_quarantine_days: 30,
@@ -434,6 +435,7 @@ pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Process
         .arg("run")
         .env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap())
         .env("ENDPOINT", &s.endpoint)
+        .env("SECOND_ENDPOINT", &s.second_endpoint)
         .env("IMAGE_SYNC", &s.image_sync)
         .env("IMAGE_INFOPOL", &s.image_infopol)
         .env("SYSTEM_NAMESPACE", &s.system_namespace)

@@ -21,6 +21,9 @@ pub struct Config {
     /// UDP port of WireGuard.
     #[arg(long, env = "WG_PORT", default_value_t = 51820)]
     pub wg_port: u16,
+    /// UDP port of the second listener, which has a key while the gateway's own changes, and every second time afterwards.
+    #[arg(long, env = "WG_SECOND_PORT", default_value_t = 51821)]
+    pub wg_second_port: u16,
     /// Namespace of the gateway's Secrets.
     #[arg(long, env = "GATEWAY_NAMESPACE", default_value = "liaison-gateway")]
     pub gateway_namespace: String,

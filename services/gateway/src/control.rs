@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, stream};
+use gotatun::x25519::{PublicKey, StaticSecret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use liaison_crds::{PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry};
 use liaison_records::names::PartnerName;
@@ -35,6 +37,7 @@ use crate::{
     enrolment::Certificates,
     gate::Gate,
     kubernetes::{CLIENT_SECRET, SERVER_SECRET},
+    listeners::LISTENERS,
     rotation::{Received, Told},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
     tls::{self, KeyMaterial},
@@ -74,8 +77,8 @@ pub struct Secrets {
     pub server: Option<KeyMaterial>,
     /// `gateway-client-tls`.
     pub client: Option<KeyMaterial>,
-    /// `gateway-wireguard`.
-    pub wireguard: Option<WireGuardPrivateKey>,
+    /// `gateway-wireguard`: a key for each listener that is open.
+    pub wireguard: [Option<WireGuardPrivateKey>; LISTENERS],
     /// Preshared keys, a map for each of [`PRESHARED_SECRETS`], by [`preshared_entry`] of the WireGuard key.
     pub preshared: [BTreeMap<String, PresharedKey>; PRESHARED_SECRETS.len()],
 }
@@ -89,7 +92,18 @@ impl Secrets {
 
     /// Whether all that it takes to start is there.
     pub fn is_complete(&self) -> bool {
-        self.server.is_some() && self.client.is_some() && self.wireguard.is_some()
+        self.server.is_some() && self.client.is_some() && self.wireguard.iter().any(Option::is_some)
+    }
+
+    /// The listeners' private keys.
+    pub fn private_keys(&self) -> [Option<[u8; 32]>; LISTENERS] {
+        self.wireguard.map(|key| key.map(|key| key.0))
+    }
+
+    /// The listeners' public keys, base64.
+    fn public_keys(&self) -> [Option<String>; LISTENERS] {
+        let public = |key: [u8; 32]| PublicKey::from(&StaticSecret::from(key));
+        self.private_keys().map(|key| key.map(|key| STANDARD.encode(public(key).as_bytes())))
     }
 }
 
@@ -275,6 +289,7 @@ impl<T: Tunnel> Control<T> {
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
+                    self.tell_listeners(&self.gate.view().table);
                     // What is said in status, whoever serves says.
                     if self.active {
                         if !self.acknowledge(Now::read(), &feeds.words).await {
@@ -634,11 +649,25 @@ impl<T: Tunnel> Control<T> {
         });
     }
 
+    /// Says on the health port by which of the gateway's own keys each partner's data comes; under no key who has not been heard. That
+    /// entry is there only while this process serves: else nobody is heard here, and it says nothing of anybody.
+    fn tell_listeners(&self, table: &Table) {
+        let keys = self.secrets.public_keys();
+        let mut said: BTreeMap<String, BTreeSet<String>> =
+            keys.iter().flatten().map(|key| (key.clone(), BTreeSet::new())).collect();
+        if self.active && self.serving.load(Ordering::Relaxed) {
+            said.insert(String::new(), BTreeSet::new());
+            for partner in table.partners().values() {
+                let by = self.tunnel.by(&partner.slot.partner()).and_then(|listener| keys.get(listener)?.clone());
+                said.entry(by.unwrap_or_default()).or_default().insert(partner.name.to_string());
+            }
+        }
+        self.gate.set_trust(|report| report.wireguard = said);
+    }
+
     async fn rekey(&mut self, secrets: &Secrets) {
         install(&self.gate, secrets);
-        if let Some(key) = secrets.wireguard
-            && let Err(error) = self.tunnel.set_private_key(key.0).await
-        {
+        if let Err(error) = self.tunnel.set_private_keys(secrets.private_keys()).await {
             tracing::error!(%error, "gateway-wireguard not taken");
         }
         let changed = self.secrets.preshared != secrets.preshared;

@@ -11,9 +11,10 @@ use gotatun::{
     packet::{Ip, Packet, PacketBufPool},
     tun::{IpRecv, IpSend, MtuWatcher, tun_async_device::TunDevice},
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{listeners::Switch, metrics::Metrics};
 
 /// TCP port of HTTPS on a gateway address.
 pub const HTTPS: u16 = 443;
@@ -33,7 +34,7 @@ pub enum Drop {
     Address,
     /// Not TCP to or from a port that is served, nor ICMP that is needed.
     Service,
-    /// The host's stack did not take it.
+    /// The host's stack did not take it, or the second listener.
     Device,
 }
 
@@ -140,19 +141,53 @@ pub fn outward(bytes: &[u8]) -> Result<(), Drop> {
     if wanted { Ok(()) } else { Err(Drop::Service) }
 }
 
-/// A TUN device behind the filter.
+/// The source of a packet that [`inward`] let pass.
+fn source(bytes: &[u8]) -> Option<IpAddr> {
+    parse(bytes).ok().map(|p| p.source)
+}
+
+/// The destination of a packet that [`outward`] let pass.
+fn destination(bytes: &[u8]) -> Option<IpAddr> {
+    parse(bytes).ok().map(|p| p.destination)
+}
+
+/// A TUN device behind the filter, as one listener writes to it.
 #[derive(Clone)]
 pub struct FilteredTun {
     tun: TunDevice,
     metrics: Arc<Metrics>,
     failed: CancellationToken,
+    switch: Arc<Switch>,
+    listener: usize,
 }
 
 impl FilteredTun {
-    /// Wraps `tun`; `failed` is cancelled when the device is gone.
-    pub fn new(tun: TunDevice, metrics: Arc<Metrics>, failed: CancellationToken) -> Self {
-        Self { tun, metrics, failed }
+    /// Wraps `tun` for the first listener; `failed` is cancelled when the device is gone.
+    pub fn new(tun: TunDevice, metrics: Arc<Metrics>, failed: CancellationToken, switch: Arc<Switch>) -> Self {
+        Self { tun, metrics, failed, switch, listener: 0 }
     }
+
+    /// The same for the second.
+    #[must_use]
+    pub fn second(&self) -> Self {
+        Self { listener: 1, ..self.clone() }
+    }
+
+    /// What goes out by this listener.
+    pub fn outgoing(&self) -> Outgoing {
+        match self.listener {
+            0 => Outgoing::Device(self.clone()),
+            _ => Outgoing::Queue(self.switch.queue(), self.tun.mtu()),
+        }
+    }
+}
+
+/// Where a listener takes packets from.
+pub enum Outgoing {
+    /// The first reads the device, and hands to the second what goes there.
+    Device(FilteredTun),
+    /// The second.
+    Queue(mpsc::Receiver<Packet<Ip>>, MtuWatcher),
 }
 
 /// EBADF, ENODEV, EBADFD: the device itself is gone.
@@ -166,6 +201,9 @@ impl IpSend for FilteredTun {
         if let Err(drop) = inward(&packet) {
             self.metrics.dropped("in", drop.label());
             return Ok(());
+        }
+        if let Some(source) = source(&packet) {
+            self.switch.came(source, self.listener);
         }
         let Ok(packet) = packet.try_into_ip() else {
             self.metrics.dropped("in", Drop::Malformed.label());
@@ -186,12 +224,13 @@ impl IpSend for FilteredTun {
     }
 }
 
-impl IpRecv for FilteredTun {
-    async fn recv<'a>(
+impl FilteredTun {
+    /// What is read from the device and goes by the first listener.
+    async fn read<'a>(
         &'a mut self,
         pool: &mut PacketBufPool,
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
-        let metrics = &self.metrics;
+        let (metrics, switch) = (&self.metrics, &self.switch);
         let packets = match self.tun.recv(pool).await {
             Ok(packets) => packets,
             Err(error) => {
@@ -201,20 +240,46 @@ impl IpRecv for FilteredTun {
                 return Err(error);
             }
         };
-        Ok(packets.filter_map(|packet| {
+        Ok(packets.filter_map(move |packet| {
             let packet = packet.into_bytes();
-            match outward(&packet) {
-                Ok(()) => packet.try_into_ip().ok(),
-                Err(drop) => {
-                    metrics.dropped("out", drop.label());
-                    None
-                }
+            if let Err(drop) = outward(&packet) {
+                metrics.dropped("out", drop.label());
+                return None;
             }
+            let other = !switch.first_alone() && destination(&packet).is_some_and(|to| switch.goes(to) == 1);
+            let packet = packet.try_into_ip().ok()?;
+            if !other {
+                return Some(packet);
+            }
+            if !switch.hand(packet) {
+                metrics.dropped("out", Drop::Device.label());
+            }
+            None
         }))
+    }
+}
+
+impl IpRecv for Outgoing {
+    async fn recv<'a>(
+        &'a mut self,
+        pool: &mut PacketBufPool,
+    ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
+        let (read, handed) = match self {
+            Self::Device(tun) => (Some(tun.read(pool).await?), None),
+            Self::Queue(queue, _) => match queue.recv().await {
+                Some(packet) => (None, Some(packet)),
+                // Another second listener has taken its place.
+                None => std::future::pending().await,
+            },
+        };
+        Ok(read.into_iter().flatten().chain(handed))
     }
 
     fn mtu(&self) -> MtuWatcher {
-        self.tun.mtu()
+        match self {
+            Self::Device(tun) => tun.tun.mtu(),
+            Self::Queue(_, mtu) => mtu.clone(),
+        }
     }
 }
 

@@ -197,7 +197,16 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
     let own: [(&'static str, Take); 3] = [
         (SERVER_SECRET, Box::new(|all, secret| all.server = key_material(secret).or(all.server.take()))),
         (CLIENT_SECRET, Box::new(|all, secret| all.client = key_material(secret).or(all.client.take()))),
-        (WIREGUARD_SECRET, Box::new(|all, secret| all.wireguard = private_key(secret).or(all.wireguard))),
+        (
+            WIREGUARD_SECRET,
+            Box::new(|all, secret| {
+                let keys = ["privateKey", "secondPrivateKey"].map(|entry| private_key(secret, entry));
+                // One that cannot be read leaves what is there.
+                if keys.iter().any(Option::is_some) {
+                    all.wireguard = keys;
+                }
+            }),
+        ),
     ];
     let preshared = PRESHARED_SECRETS.into_iter().enumerate().map(|(index, name)| -> (&'static str, Take) {
         let take = move |all: &mut Secrets, secret: &Secret| {
@@ -232,8 +241,8 @@ fn preshared_keys(secret: &Secret) -> BTreeMap<String, PresharedKey> {
         .collect()
 }
 
-fn private_key(secret: &Secret) -> Option<WireGuardPrivateKey> {
-    let text = field(secret, "privateKey")?;
+fn private_key(secret: &Secret, entry: &str) -> Option<WireGuardPrivateKey> {
+    let text = field(secret, entry)?;
     Some(WireGuardPrivateKey(STANDARD.decode(text.trim_ascii()).ok()?.try_into().ok()?))
 }
 

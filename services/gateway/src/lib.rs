@@ -3,7 +3,7 @@
 //! between a revocation and its effect.
 //!
 //! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
-//! [`acknowledge`], [`connected`], [`quiet`], [`rotation`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+//! [`acknowledge`], [`connected`], [`listeners`], [`quiet`], [`rotation`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
 
 pub mod acknowledge;
 pub mod addresses;
@@ -21,6 +21,7 @@ pub mod headers;
 pub mod health;
 pub mod kubernetes;
 pub mod lead;
+pub mod listeners;
 pub mod metrics;
 pub mod pace;
 pub mod pkcs7;
@@ -168,12 +169,12 @@ pub async fn serve(
     let health = health::serve(config.health_addr, Arc::clone(&gate), readiness.clone(), ending.clone());
     let health = tokio::spawn(health);
 
-    let (private_key, secrets) = loop {
+    let secrets = loop {
         let secrets = feeds.secrets.borrow_and_update().clone();
-        match secrets.wireguard {
-            Some(key) if control::install(&gate, &secrets) => break (key, secrets),
-            _ => tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and gateway-wireguard"),
+        if secrets.is_complete() && control::install(&gate, &secrets) {
+            break secrets;
         }
+        tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and gateway-wireguard");
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             // A closed channel brings no more: wait for the end.
@@ -182,7 +183,8 @@ pub async fn serve(
     };
 
     let failed = CancellationToken::new();
-    let tunnel = Userspace::open(tun, config.wg_port, private_key.0, Arc::clone(&metrics), failed.clone());
+    let ports = [config.wg_port, config.wg_second_port];
+    let tunnel = Userspace::open(tun, ports, secrets.private_keys(), Arc::clone(&metrics), failed.clone());
     let tunnel = Arc::new(tunnel.await?);
     let addresses = Addresses::up(&config.tun_name).await?;
     let listener = socket.listen(serve::BACKLOG)?;

@@ -18,6 +18,7 @@ use support::{
     eventually,
     gateway::Gateway,
     partner::{Partner, answer, size},
+    run,
     world::{World, infopol, refused, world},
 };
 
@@ -605,4 +606,76 @@ fn a_gateway_that_is_killed_shakes_hands_with_its_partners_where_they_were() {
     eventually("b is served", Duration::from_secs(20), || b.curl("/echo", &["-m", "2"]).status.success());
     eventually("a is forgotten", Duration::from_secs(10), || !kept().contains(&of_a));
     assert_eq!(a.last_handshake(), before);
+}
+
+#[test]
+fn the_gateways_own_key_changes_while_partners_come_over_one_by_one() {
+    let World { a, b, mut gateway, ca: _ca } = world(&[]);
+    let objects = [a.granted(&gateway.public_key), b.granted(&gateway.public_key)];
+    let ([first, second, third], second_port) = ([(); 3].map(|()| run("wg", &["genkey"])), support::gateway::PORT + 1);
+    let public = |key: &str| support::gateway::public_key(key);
+    let (_open, file) = a.download(&["--http2"]);
+    let moves = |what: &str| {
+        let before = size(&file);
+        eventually(what, Duration::from_secs(10), || size(&file) > before + 50_000);
+    };
+    let by = |gateway: &Gateway, key: &str| -> Vec<String> {
+        let report: Value = serde_json::from_str(&gateway.http("trust").unwrap()).unwrap();
+        serde_json::from_value(report["wireguard"][key].clone()).unwrap_or_default()
+    };
+    let serves = |partner: &Partner| partner.curl("/echo", &["-m", "2"]).status.success();
+    // The key that it was started with, in the form in which it is told.
+    let own = gateway.own_key();
+    eventually("the report", Duration::from_secs(5), || by(&gateway, &gateway.public_key) == ["a", "b"]);
+
+    // A second listener. Nobody notices.
+    gateway.keys([Some(&own), Some(&second)]);
+    moves("by the first listener");
+    eventually("a is heard there", Duration::from_secs(5), || by(&gateway, &gateway.public_key) == ["a"]);
+    assert!(by(&gateway, &public(&second)).is_empty());
+    // a comes over, with its connection; b does not, and is served.
+    a.configure(&public(&second), second_port);
+    moves("by the second listener");
+    eventually("a is heard there", Duration::from_secs(5), || by(&gateway, &public(&second)) == ["a"]);
+    assert!(serves(&b), "b was disturbed");
+    eventually("b is heard at the first", Duration::from_secs(5), || by(&gateway, &gateway.public_key) == ["b"]);
+    // What is closed is closed at both.
+    let mut closed = objects[1].clone();
+    closed["spec"]["suspend"] = json!(true);
+    gateway.apply(&closed);
+    b.configure(&public(&second), second_port);
+    sleep(Duration::from_millis(1500));
+    assert_eq!(b.last_handshake(), 0, "a closed partner's handshake with the second listener");
+    gateway.apply(&objects[1]);
+    eventually("b comes back by the second", Duration::from_secs(10), || serves(&b));
+
+    // The first listener has no key any more: nobody is let in there.
+    gateway.keys([None, Some(&second)]);
+    moves("by the second listener alone");
+    b.configure(&gateway.public_key, support::gateway::PORT);
+    sleep(Duration::from_millis(1500));
+    assert_eq!(b.last_handshake(), 0, "a handshake with the key that is gone");
+    // Killed now, the next process knows the second alone.
+    gateway.kill();
+    gateway.start_again(&[&objects[0], &objects[1]]);
+    b.configure(&public(&second), second_port);
+    eventually("b is served", Duration::from_secs(20), || serves(&b));
+    eventually("a is served", Duration::from_secs(40), || serves(&a));
+
+    // The next rotation goes the other way.
+    gateway.keys([Some(&first), Some(&second)]);
+    eventually("the first listens again", Duration::from_secs(5), || {
+        gateway.http("trust").is_some_and(|report| report.contains(&public(&first)))
+    });
+    a.configure(&public(&first), support::gateway::PORT);
+    eventually("a is served", Duration::from_secs(10), || serves(&a));
+    assert!(serves(&b), "b was disturbed");
+    gateway.keys([Some(&first), None]);
+    assert!(serves(&a));
+    b.configure(&public(&first), support::gateway::PORT);
+    eventually("b is served", Duration::from_secs(10), || serves(&b));
+    // A key that was stolen: another at once, in its place.
+    gateway.keys([Some(&third), None]);
+    a.configure(&public(&third), support::gateway::PORT);
+    eventually("a is served", Duration::from_secs(10), || serves(&a));
 }

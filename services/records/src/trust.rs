@@ -23,6 +23,10 @@ pub struct Report {
     /// The servers that cannot speak for themselves, as it found them in a handshake of just now.
     #[serde(default)]
     pub servers: BTreeMap<String, Server>,
+    /// Of the gateway: each of its own WireGuard public keys that it listens with, and the partners whose data comes by it. Under no
+    /// key, where this process serves partners, those of whom nothing has been heard since there are two.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wireguard: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A server as one of its clients finds it.
@@ -60,6 +64,7 @@ mod tests {
             trusts: [("tls".to_owned(), ["a".to_owned()].into())].into(),
             shows: [("tls".to_owned(), vec!["b".to_owned()])].into(),
             servers: [("hub".to_owned(), Server::Met { shows: vec![], accepts: BTreeSet::new() })].into(),
+            wireguard: [("k".to_owned(), ["p".to_owned()].into())].into(),
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);

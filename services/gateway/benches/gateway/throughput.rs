@@ -42,7 +42,7 @@ pub fn tunnel(arguments: &[String]) {
         let tun = tun::create(&wanted).unwrap();
         let key = WireGuardKey::parse(private).unwrap().0;
         let (metrics, failed) = (Arc::new(Metrics::default()), CancellationToken::new());
-        let tunnel = Userspace::open(tun, PORT, key, metrics, failed.clone()).await.unwrap();
+        let tunnel = Userspace::open(tun, [PORT, PORT + 1], [Some(key), None], metrics, failed.clone()).await.unwrap();
         let slot = Slot::new("100.72.9.2".parse().unwrap(), "fd4c:6961:6973::902".parse().unwrap()).unwrap();
         let addresses = Addresses::up("liaison0").await.unwrap();
         addresses.add(&[slot]).await.unwrap();

@@ -42,11 +42,18 @@ pub const AS_IN_ITS_POD: [&str; 2] = ["--bounding-set", "-all,+net_admin,+net_bi
 /// A line on the child's standard input.
 #[derive(Serialize, Deserialize)]
 enum Line {
-    Start { arguments: Vec<String>, infopols: Vec<(String, Material)>, server: Material, client: Material, key: String },
+    Start {
+        arguments: Vec<String>,
+        infopols: Vec<(String, Material)>,
+        server: Material,
+        client: Material,
+        keys: [Option<String>; 2],
+    },
     List(Vec<Value>),
     Apply(Value),
     Delete(String),
     Server(Material),
+    Keys([Option<String>; 2]),
     Preshared(Vec<(String, String)>),
 }
 
@@ -97,7 +104,7 @@ impl Gateway {
             infopols: infopols.into_iter().map(|(name, m)| (name, m.into())).collect(),
             server: ca.material(&server).into(),
             client: ca.material(&client).into(),
-            key: private.trim().to_owned(),
+            keys: [Some(private.trim().to_owned()), None],
         };
         let start = serde_json::to_string(&start).unwrap();
         let mut this = Self { start, stdin, process, words, namespace, public_key };
@@ -140,6 +147,21 @@ impl Gateway {
     /// A new server certificate.
     pub fn server(&mut self, material: KeyMaterial) {
         self.say(&Line::Server(material.into()));
+    }
+
+    /// Its first listener's private key.
+    pub fn own_key(&self) -> String {
+        let start: Value = serde_json::from_str(&self.start).unwrap();
+        start["Start"]["keys"][0].as_str().unwrap().to_owned()
+    }
+
+    /// Its own private keys from now on, one for each listener.
+    pub fn keys(&mut self, keys: [Option<&str>; 2]) {
+        let keys = keys.map(|key| key.map(|key| key.trim().to_owned()));
+        let mut start: Value = serde_json::from_str(&self.start).unwrap();
+        start["Start"]["keys"] = json!(keys);
+        self.start = start.to_string();
+        self.say(&Line::Keys(keys));
     }
 
     /// All preshared keys that there are from now on, each with the WireGuard key that it belongs to.
@@ -210,6 +232,10 @@ pub fn public_key(private: &str) -> String {
     STANDARD.encode(public.as_bytes())
 }
 
+fn private_keys(texts: [Option<String>; 2]) -> [Option<WireGuardPrivateKey>; 2] {
+    texts.map(|text| text.map(|text| WireGuardPrivateKey(STANDARD.decode(text).unwrap().try_into().unwrap())))
+}
+
 /// Answers no request for a certificate.
 struct Nobody;
 
@@ -225,7 +251,7 @@ pub fn child() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let mut first = String::new();
     std::io::stdin().read_line(&mut first).unwrap();
-    let Line::Start { arguments, infopols, server, client, key } = serde_json::from_str(&first).unwrap() else {
+    let Line::Start { arguments, infopols, server, client, keys } = serde_json::from_str(&first).unwrap() else {
         return;
     };
     let fixed = ["liaison-gateway".to_owned(), "--health-addr=127.0.0.1:8080".to_owned()];
@@ -245,7 +271,7 @@ pub fn child() {
         let secrets = Secrets {
             server: Some(server.into()),
             client: Some(client.into()),
-            wireguard: Some(WireGuardPrivateKey(STANDARD.decode(key).unwrap().try_into().unwrap())),
+            wireguard: private_keys(keys),
             preshared: Default::default(),
         };
         let (change_tx, changes) = mpsc::channel(8);
@@ -283,6 +309,10 @@ pub fn child() {
                 Line::Delete(name) => Change::Deleted(name),
                 Line::Server(material) => {
                     secret_tx.send_modify(|all| all.server = Some(material.into()));
+                    continue;
+                }
+                Line::Keys(keys) => {
+                    secret_tx.send_modify(|all| all.wireguard = private_keys(keys));
                     continue;
                 }
                 Line::Preshared(entries) => {

@@ -1,0 +1,266 @@
+//! The gateway's own WireGuard key, and how it changes without a gap: made for the listener that has none, told to partners once
+//! every gateway listens with it, and the one before taken away once nobody's data comes by that any more.
+//!
+//! What there is is the Secret `gateway-wireguard`: a private and a public key for each listener, and which of them partners are told.
+//! What to do next is pure; each step is one write of that Secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt, api::PostParams};
+use serde::Serialize;
+
+use crate::{
+    apply,
+    install::{Error, bytes, secret, text},
+    observe,
+    rotation::{Asked, Laggard, Observed},
+    settings::Settings,
+};
+
+/// The Secret.
+const NAME: &str = "gateway-wireguard";
+/// Its entries for each listener.
+const ENTRIES: [(&str, &str); 2] = [("privateKey", "publicKey"), ("secondPrivateKey", "secondPublicKey")];
+/// Which listener partners are told, by its number; absent: the only one.
+const ACTIVE: &str = "federation.csc-scc.gc.ca/active";
+/// There while the other listener's key is not told yet.
+const PREPARED: &str = "federation.csc-scc.gc.ca/prepared";
+/// The last rotation that was asked for and is begun.
+const WORKED_OFF: &str = "federation.csc-scc.gc.ca/rotated";
+/// In a gateway's word: partners of whom it has heard nothing since it has two listeners. Only who serves partners says it.
+const UNHEARD: &str = "";
+/// Steps of one visit.
+const STEPS: usize = 3;
+
+/// The keys that there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The public key of each listener that has one, base64.
+    pub keys: [Option<String>; 2],
+    /// The listener that partners are told.
+    pub active: usize,
+    /// Whether the other listener's key is not told yet.
+    pub prepared: bool,
+    /// The last request that is begun.
+    pub asked: Option<String>,
+}
+
+/// What partners are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The key to use.
+    pub key: String,
+    /// Where it is served: host:port.
+    pub endpoint: String,
+    /// A key that still serves, and where.
+    pub retiring: Option<(String, String)>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Make a key for a listener.
+    Make(usize),
+    /// Tell partners that one.
+    Activate(usize),
+    /// Take the key of a listener away.
+    Remove(usize),
+}
+
+/// What is to be done next, if anything is.
+pub fn next(state: &State, asked: Option<&str>) -> Option<Step> {
+    let other = 1 - state.active;
+    match &state.keys {
+        [Some(_), Some(_)] if state.prepared => Some(Step::Activate(other)),
+        [Some(_), Some(_)] => Some(Step::Remove(other)),
+        _ if asked.is_some() && state.asked.as_deref() != asked => Some(Step::Make(other)),
+        _ => None,
+    }
+}
+
+/// Who keeps a step from being taken, as the gateways' processes tell it.
+pub fn laggards(state: &State, step: Step, observed: &Observed, waits_for: impl Fn(&str) -> bool) -> Vec<Laggard> {
+    let mut all = Vec::new();
+    let mut add = |who: String, why: &str| {
+        if waits_for(&who) {
+            all.push(Laggard { who, why: why.to_owned(), until: None });
+        }
+    };
+    let key = |listener: usize| state.keys[listener].as_deref().unwrap_or_default();
+    let (mut serving, mut heard) = (false, BTreeMap::<&str, &str>::new());
+    for (gateway, said) in &observed.listeners {
+        match (step, said) {
+            (Step::Make(_), _) => {}
+            (_, Err(why)) => add(gateway.clone(), why),
+            (Step::Activate(listener), Ok(by)) => {
+                if !by.contains_key(key(listener)) {
+                    add(gateway.clone(), "does not listen with the new key yet");
+                }
+            }
+            (Step::Remove(listener), Ok(by)) => {
+                serving |= by.contains_key(UNHEARD);
+                let of = |key: &str| by.get(key).into_iter().flatten();
+                heard.extend(
+                    of(UNHEARD).map(|partner| (partner.as_str(), "has not been heard since there are two keys")),
+                );
+                heard.extend(of(key(listener)).map(|partner| (partner.as_str(), "uses the key before")));
+            }
+        }
+    }
+    for (partner, why) in heard {
+        add(format!("partner/{partner}"), why);
+    }
+    match step {
+        Step::Activate(_) if observed.listeners.is_empty() => add("gateway".to_owned(), "no process of it runs"),
+        Step::Remove(_) if !serving => add("gateway".to_owned(), "no process of it serves partners now"),
+        Step::Make(_) | Step::Activate(_) | Step::Remove(_) => {}
+    }
+    all
+}
+
+/// What partners are told of a state.
+pub fn told(state: &State, settings: &Settings) -> Option<Gateway> {
+    let endpoint = |listener: usize| if listener == 0 { &settings.endpoint } else { &settings.second_endpoint }.clone();
+    let other = 1 - state.active;
+    Some(Gateway {
+        key: state.keys[state.active].clone()?,
+        endpoint: endpoint(state.active),
+        // One that was made and is not told yet is nobody's business.
+        retiring: state.keys[other].clone().filter(|_| !state.prepared).map(|key| (key, endpoint(other))),
+    })
+}
+
+impl State {
+    fn of(secret: &Secret) -> Self {
+        let keys = ENTRIES.map(|(_, public)| text(secret, public).filter(|key| !key.is_empty()));
+        let annotation = |name: &str| secret.annotations().get(name).cloned();
+        let only = usize::from(keys[0].is_none());
+        let active =
+            annotation(ACTIVE).and_then(|text| text.parse::<usize>().ok()).filter(|listener| *listener < keys.len());
+        let active = active.filter(|listener| keys[*listener].is_some()).unwrap_or(only);
+        Self { keys, active, prepared: annotation(PREPARED).is_some(), asked: annotation(WORKED_OFF) }
+    }
+}
+
+/// The Secret, made if it is not there.
+async fn live(api: &Api<Secret>) -> Result<Secret, Error> {
+    if let Some(live) = api.get_opt(NAME).await? {
+        return Ok(live);
+    }
+    let mut made = secret(NAME, "Opaque", BTreeMap::new());
+    make(&mut made, 0);
+    Ok(apply::create_once(api, &made).await?.0)
+}
+
+fn make(secret: &mut Secret, listener: usize) {
+    let private = x25519_dalek::StaticSecret::random();
+    let public = x25519_dalek::PublicKey::from(&private);
+    let data = secret.data.get_or_insert_default();
+    data.insert(ENTRIES[listener].0.to_owned(), bytes(&STANDARD.encode(private.as_bytes())));
+    data.insert(ENTRIES[listener].1.to_owned(), bytes(&STANDARD.encode(public.as_bytes())));
+}
+
+/// What partners are told now; makes the first key.
+pub async fn ensure(api: &Api<Secret>, settings: &Settings) -> Result<Gateway, Error> {
+    let state = State::of(&live(api).await?);
+    told(&state, settings).ok_or_else(|| Error::Broken { name: NAME.to_owned(), key: "publicKey" })
+}
+
+/// How it stands, for people.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The public key that partners are told.
+    key: Option<String>,
+    /// The other, while there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<String>,
+    /// What is to be done next, and who is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
+    /// Who that is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub laggards: Vec<Laggard>,
+}
+
+/// Takes every step that may be taken.
+pub async fn visit(
+    client: &Client,
+    settings: &Settings,
+    asked: &Asked,
+    observed: &mut Option<Observed>,
+) -> Result<Status, Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
+    let mut waits = None;
+    let mut waited = Vec::new();
+    let mut state = State::default();
+    for _ in 0..STEPS {
+        let mut secret = live(&api).await?;
+        state = State::of(&secret);
+        let Some(step) = next(&state, asked.gateway.as_deref()) else { break };
+        if settings.second_endpoint.is_empty() {
+            waits = Some("a second endpoint, which the installation has none of (gateway.secondEndpoint)".to_owned());
+            break;
+        }
+        if !matches!(step, Step::Make(_)) {
+            if observed.is_none() {
+                *observed = Some(observe::observe(client, settings).await?);
+            }
+            let seen = observed.as_ref().map(|seen| laggards(&state, step, seen, |who| asked.waits_for(who)));
+            waited = seen.unwrap_or_default();
+        }
+        if !waited.is_empty() {
+            waits = Some(describe(step).to_owned());
+            break;
+        }
+        take(&mut secret, step, asked.gateway.as_deref());
+        api.replace(NAME, &PostParams::default(), &secret).await?;
+        tracing::info!(step = describe(step), "the gateway's own key");
+        // What was seen is older than what has been done.
+        *observed = None;
+    }
+    let other = state.keys[1 - state.active].clone();
+    Ok(Status { key: state.keys[state.active].clone(), other, waits, laggards: waited })
+}
+
+fn take(secret: &mut Secret, step: Step, asked: Option<&str>) {
+    match step {
+        Step::Make(listener) => {
+            make(secret, listener);
+            let annotations = secret.annotations_mut();
+            annotations.insert(ACTIVE.to_owned(), (1 - listener).to_string());
+            annotations.insert(PREPARED.to_owned(), "true".to_owned());
+            annotations.insert(WORKED_OFF.to_owned(), asked.unwrap_or_default().to_owned());
+        }
+        Step::Activate(listener) => {
+            let annotations = secret.annotations_mut();
+            annotations.insert(ACTIVE.to_owned(), listener.to_string());
+            annotations.remove(PREPARED);
+        }
+        Step::Remove(listener) => {
+            let data = secret.data.get_or_insert_default();
+            data.remove(ENTRIES[listener].0);
+            data.remove(ENTRIES[listener].1);
+        }
+    }
+}
+
+fn describe(step: Step) -> &'static str {
+    match step {
+        Step::Make(_) => "make the gateway a new key",
+        Step::Activate(_) => "tell partners the gateway's new key",
+        Step::Remove(_) => "take the gateway's key before away",
+    }
+}
+
+/// What a process of the gateway said of its listeners, or why it said nothing.
+pub type Word = Result<BTreeMap<String, BTreeSet<String>>, String>;
+
+/// That of each, by name.
+pub type Said = BTreeMap<String, Word>;
+
+#[cfg(test)]
+#[path = "gateway_keys_tests.rs"]
+mod tests;

@@ -1,0 +1,75 @@
+use super::*;
+
+fn state(keys: [Option<&str>; 2], active: usize, prepared: bool, asked: Option<&str>) -> State {
+    State { keys: keys.map(|key| key.map(str::to_owned)), active, prepared, asked: asked.map(str::to_owned) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of the words that there are")]
+fn said(all: &[(&str, &[&str])]) -> Word {
+    let set = |partners: &[&str]| partners.iter().map(|partner| (*partner).to_owned()).collect();
+    Ok(all.iter().map(|(key, partners)| ((*key).to_owned(), set(partners))).collect())
+}
+
+fn observed(all: &[(&str, Word)]) -> Observed {
+    let listeners = all.iter().map(|(name, said)| (format!("gateway/{name}"), said.clone())).collect();
+    Observed { listeners, ..Observed::default() }
+}
+
+fn who(state: &State, step: Step, observed: &Observed) -> Vec<String> {
+    laggards(state, step, observed, |_| true).into_iter().map(|laggard| laggard.who).collect()
+}
+
+#[test]
+fn a_rotation_goes_through_its_steps_and_back_to_rest_by_the_other_listener() {
+    let rest = state([Some("a"), None], 0, false, None);
+    assert_eq!((next(&rest, None), next(&rest, Some("1"))), (None, Some(Step::Make(1))));
+    let prepared = state([Some("a"), Some("b")], 0, true, Some("1"));
+    assert_eq!(next(&prepared, Some("1")), Some(Step::Activate(1)));
+    // Asked again meanwhile: the one that is under way first.
+    assert_eq!(next(&prepared, Some("2")), Some(Step::Activate(1)));
+    let retiring = state([Some("a"), Some("b")], 1, false, Some("1"));
+    assert_eq!((next(&retiring, Some("1")), next(&retiring, None)), (Some(Step::Remove(0)), Some(Step::Remove(0))));
+    let done = state([None, Some("b")], 1, false, Some("1"));
+    assert_eq!((next(&done, Some("1")), next(&done, Some("2"))), (None, Some(Step::Make(0))));
+}
+
+#[test]
+fn partners_are_told_of_a_key_once_it_is_told_and_of_the_one_before_as_long_as_it_serves() {
+    let settings = crate::partner_connection::fixtures::settings();
+    let endpoint = |port: u16| format!("gateway.example.ca:{port}");
+    let told = |state: &State| told(state, &settings).unwrap();
+    let prepared = told(&state([Some("a"), Some("b")], 0, true, Some("1")));
+    assert_eq!((prepared.key.as_str(), prepared.endpoint, prepared.retiring), ("a", endpoint(51820), None));
+    let retiring = told(&state([Some("a"), Some("b")], 1, false, Some("1")));
+    assert_eq!((retiring.key.as_str(), retiring.endpoint), ("b", endpoint(51821)));
+    assert_eq!(retiring.retiring, Some(("a".to_owned(), endpoint(51820))));
+    let done = told(&state([None, Some("b")], 1, false, Some("1")));
+    assert_eq!((done.key.as_str(), done.retiring), ("b", None));
+}
+
+#[test]
+fn a_key_is_told_when_every_gateway_listens_with_it() {
+    let prepared = state([Some("a"), Some("b")], 0, true, Some("1"));
+    let one = |second| observed(&[("g", said(&[("a", &["p"]), ("b", &[]), ("", &[])])), ("h", second)]);
+    let step = Step::Activate(1);
+    assert!(who(&prepared, step, &one(said(&[("a", &[]), ("b", &[])]))).is_empty(), "one serves, one stands by");
+    assert_eq!(who(&prepared, step, &one(said(&[("a", &[])]))), ["gateway/h"]);
+    assert_eq!(who(&prepared, step, &one(Err("silent".to_owned()))), ["gateway/h"]);
+    assert_eq!(who(&prepared, step, &observed(&[])), ["gateway"]);
+}
+
+#[test]
+fn a_key_goes_when_nobody_uses_it_and_everybody_was_heard_by_the_one_who_serves() {
+    let retiring = state([Some("a"), Some("b")], 1, false, Some("1"));
+    let step = Step::Remove(0);
+    let by = |old: &[&str], new: &[&str], unheard: &[&str]| {
+        observed(&[("g", said(&[("a", old), ("b", new), ("", unheard)])), ("h", said(&[("a", &[]), ("b", &[])]))])
+    };
+    assert!(who(&retiring, step, &by(&[], &["p", "q"], &[])).is_empty());
+    assert_eq!(who(&retiring, step, &by(&["p"], &["q"], &["r"])), ["partner/p", "partner/r"]);
+    // Nobody serves at this moment: that nobody is seen to use it means nothing.
+    assert_eq!(who(&retiring, step, &observed(&[("h", said(&[("a", &[]), ("b", &[])]))])), ["gateway"]);
+    assert_eq!(who(&retiring, step, &observed(&[])), ["gateway"]);
+    let without = laggards(&retiring, step, &by(&["p"], &[], &["r"]), |who| who != "partner/p");
+    assert_eq!(without.len(), 1);
+}
