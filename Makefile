@@ -83,9 +83,11 @@ test-fast: services ## the tests that need no node
 	eval "$$(tests/cluster/services env)" && cargo test --locked --workspace --exclude liaison-e2e
 
 .PHONY: soak
-soak: services ## the property test of sync for STEPS steps (a million) from SEED; docs/soak.md is its account
-	eval "$$(tests/cluster/services env)" && LIAISON_STEPS=$(or $(STEPS),1000000) LIAISON_SEED=$(or $(SEED),777) LIAISON_SOAK=$(CURDIR)/docs/soak.md \
-		cargo test --locked --workspace --test exactness -- --nocapture a_replica_is_its_scope_whatever_happens
+soak: services ## the property test of sync for STEPS steps (a million) from SEED, LANES worlds at a time; stopped, it goes on; docs/soak.md is its account
+	eval "$$(tests/cluster/services env)" && LIAISON_STEPS=$(or $(STEPS),1000000) LIAISON_SEED=$(or $(SEED),100000) LIAISON_LANES=$(or $(LANES),2) \
+		LIAISON_CODE="$$(git rev-parse HEAD:services/sync HEAD:services/records HEAD:services/oms | cut -c1-12 | paste -sd' ')" \
+		LIAISON_SOAK=$(CURDIR)/target/soak cargo test --locked --workspace --test soak -- --nocapture
+	cp target/soak/soak.md docs/soak.md
 
 .PHONY: test-chart
 test-chart: services ## the chart: what it refuses, what it renders, what an API server says to it
@@ -123,3 +125,9 @@ bench-gateway: services ## revocation, rotation, kills, roaming and throughput o
 	eval "$$(tests/cluster/services env)" && RUST_LOG=warn,gotatun=off "$$(cargo build --quiet --locked --workspace --bin liaison-bench --bin liaison-gateway --bench gateway \
 		$(optimised_gateway) --message-format=json | jq -r 'select(.target.kind == ["bench"]) | .executable // empty')"
 	$(CARGO_TARGET_DIR)/debug/liaison-bench render
+
+.PHONY: bench-operator
+bench-operator: services ## the operator with 1,000 and 10,000 connections, and claims from four processes; CONNECTIONS=100 CLAIMS=0 for less
+	$(build_bench) --bin liaison-operator
+	eval "$$(tests/cluster/services env)" && KUBECONFIG="$$TEST_KUBECONFIG" $(CARGO_TARGET_DIR)/release/liaison-bench connections
+	$(CARGO_TARGET_DIR)/release/liaison-bench render

@@ -301,7 +301,7 @@ impl Tunnel for Userspace {
                     match peers_of(1) {
                         Some(peers) => drop(second.add_peers(peers).await?),
                         None if keys[1] != before[1] => {
-                            rekey(&second, self.ports[1], StaticSecret::from(key), None).await?
+                            rekey(&second, self.ports[1], StaticSecret::from(key), None).await?;
                         }
                         None => {}
                     }

@@ -2,9 +2,11 @@
 //! its figures into `docs/benchmarks.md`.
 //!
 //! Touches: private PostgreSQL servers in a temporary directory, `target/bench`, `docs/benchmarks.md` and `docs/images`;
-//! `generate` alone uses scratch databases on the server that `TEST_DATABASE_URL` names.
+//! `generate` alone uses scratch databases on the server that `TEST_DATABASE_URL` names, and `connections` alone namespaces of its own on
+//! the API server of `KUBECONFIG`.
 
 pub mod cluster;
+pub mod connections;
 pub mod error;
 pub mod fanout;
 pub mod figures;

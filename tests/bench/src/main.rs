@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use liaison_bench::{error::Result, fanout, generate, render, scopes::Set, worker};
+use liaison_bench::{connections, error::Result, fanout, generate, render, scopes::Set, worker};
 
 /// Liaison's benchmarks.
 #[derive(Parser)]
@@ -22,6 +22,18 @@ enum Bench {
     },
     /// Partners in number, beside PostgreSQL's native logical replication.
     Fanout(fanout::FanoutArgs),
+    /// The operator with connections in number, against an API server alone.
+    Connections(connections::ConnectionsArgs),
+    /// One of the four that claim slots: what `connections` starts.
+    #[command(hide = true)]
+    Claim {
+        /// The claims' namespace.
+        namespace: String,
+        /// Partners.
+        n: usize,
+        /// Which of the four.
+        one: usize,
+    },
     /// The page from the results that are there.
     Render,
     /// sync's worker, driven by standard input: what `fanout` starts.
@@ -50,6 +62,8 @@ async fn run(bench: Bench) -> Result<()> {
                 _ = terminate.recv() => Err(liaison_bench::error::Error::said("terminated")),
             }
         }
+        Bench::Connections(args) => connections::bench(&args).await,
+        Bench::Claim { namespace, n, one } => connections::claim(&namespace, n, one).await,
         Bench::Render => render::page(),
         Bench::Worker { hub, store, n, fanout } => worker::run(&hub, &store, Set { n, fanout }).await,
     }
@@ -58,6 +72,8 @@ async fn run(bench: Bench) -> Result<()> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    // The one TLS provider; a second call finds it there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(Bench::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

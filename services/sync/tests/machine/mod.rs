@@ -1,9 +1,11 @@
 //! The state machine behind the property test, the seeded faults and the soak: one hub, one store, a few partners, one process
 //! that syncs them, and everything that may happen to them.
 #![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(clippy::format_push_string, clippy::format_collect)]
 
 pub mod action;
 pub mod oracle;
+pub mod run;
 mod watch;
 
 use std::{
@@ -25,7 +27,7 @@ use liaison_sync::{
     worker::{Context, Worker},
 };
 use oracle::{Oracle, Range, Violation, violation};
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use watch::{Plan, Watch};
 
 use crate::support::{World, file_sql, now, population, terms};
@@ -765,78 +767,4 @@ fn granted(before: &Grant, want: &Want) -> Grant {
 
 fn narrows(before: &Grant, after: &Grant) -> bool {
     !after.scope.contains(&before.scope) || !before.groups.is_subset(&after.groups)
-}
-
-/// How a run ended.
-pub struct Run {
-    pub steps: u64,
-    pub cycles: u64,
-    pub compared: u64,
-    pub coverage: Coverage,
-    pub failed: Option<(Violation, Vec<Action>)>,
-}
-
-/// A run of so many steps over one world drawn from `seed`.
-pub async fn run(name: &str, seed: u64, steps: u64, fault: Option<Fault>) -> Run {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut machine = Machine::new(name, &mut rng, fault).await;
-    let mut actions = Vec::new();
-    let mut failed = None;
-    while failed.is_none() && (actions.len() as u64) < steps {
-        let action = Action::draw(&mut rng, machine.partners());
-        actions.push(action.clone());
-        failed = machine.step(&action).await.err();
-    }
-    let (taken, cycles, compared) = (actions.len() as u64, machine.cycles, machine.compared());
-    let coverage = std::mem::take(&mut machine.coverage);
-    machine.drop().await;
-    Run { steps: taken, cycles, compared, coverage, failed: failed.map(|violation| (violation, actions)) }
-}
-
-/// Whether these actions, on the world of `seed`, violate anything.
-async fn replay(name: &str, seed: u64, actions: &[Action], fault: Option<Fault>) -> Option<Violation> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut machine = Machine::new(name, &mut rng, fault).await;
-    let mut failed = None;
-    for action in actions {
-        if let Err(violation) = machine.step(action).await {
-            failed = Some(violation);
-            break;
-        }
-    }
-    machine.drop().await;
-    failed
-}
-
-/// Leaves out what is not needed for the failure, in at most `attempts` replays.
-pub async fn shrink(
-    name: &str,
-    seed: u64,
-    mut actions: Vec<Action>,
-    fault: Option<Fault>,
-    mut attempts: usize,
-) -> Vec<Action> {
-    // What was long ago matters least: the tail alone is tried first.
-    for tail in [30, 120, 500] {
-        if actions.len() > tail && attempts > 0 {
-            attempts -= 1;
-            let part = actions[actions.len() - tail..].to_vec();
-            if replay(name, seed, &part, fault).await.is_some() {
-                actions = part;
-                break;
-            }
-        }
-    }
-    let mut size = actions.len() / 2;
-    while size > 0 && attempts > 0 && actions.len() < 1000 {
-        let mut from = 0;
-        while from < actions.len() && attempts > 0 {
-            attempts -= 1;
-            let mut part = actions.clone();
-            part.drain(from..(from + size).min(actions.len()));
-            if replay(name, seed, &part, fault).await.is_some() { actions = part } else { from += size }
-        }
-        size /= 2;
-    }
-    actions
 }
