@@ -26,7 +26,8 @@ struct World {
     steps: u64,
     cycles: u64,
     compared: u64,
-    seconds: f64,
+    /// What it took. Whole, so that what is read again is what was kept.
+    milliseconds: u64,
     coverage: BTreeMap<String, u64>,
 }
 
@@ -94,12 +95,11 @@ impl Account {
         let rows: Vec<String> = self.coverage().iter().map(|(what, times)| format!("| {what} | {times} |\n")).collect();
         let last = self.worlds.iter().map(|world| world.seed).max().unwrap_or(self.first);
         let sum = |of: fn(&World) -> u64| self.worlds.iter().map(of).sum::<u64>();
-        let seconds: f64 = self.worlds.iter().map(|world| world.seconds).sum();
         format!(
             "# The soak\n\nWritten by `make soak SEED={} STEPS={}` itself, after each world of up to {} steps; it is the property test\n\
              (`services/sync/tests/exactness.rs`), only longer. It may be stopped, and goes on where it was.\n\n\
              | | |\n|---|---|\n| steps done | {done} of {} |\n| seeds | {} to {last}, one a world |\n| cycles checked in full | {} |\n\
-             | records compared with the hub's | {} |\n| seconds of all worlds, {} at a time | {seconds:.0} |\n| code | {} |\n| written | {} |\n\n{result}\n\n\
+             | records compared with the hub's | {} |\n| seconds of all worlds, {} at a time | {} |\n| code | {} |\n| written | {} |\n\n{result}\n\n\
              A step is one action: a transaction of up to four changes on the hub, a scope edit, a cycle that brings all partners up to date, a \
              kill,\na lease that is lost, a restore. A full check (I1 with the oracle's query, I2 with every ledger line, I5, I7) of all \
              partners follows each step\nthat brings them up to date, and a check of I2, I7 and of what has landed (I1 over the cursor's \
@@ -114,6 +114,7 @@ impl Account {
             sum(|world| world.cycles),
             sum(|world| world.compared),
             soak.lanes,
+            sum(|world| world.milliseconds) / 1000,
             self.code,
             jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
             rows.concat(),
@@ -141,15 +142,16 @@ async fn soak(soak: &Soak) -> Account {
             under_way.spawn(async move {
                 let at = Instant::now();
                 let run = run::run(&format!("syncsoak{lane}"), seed, steps, None).await;
-                (lane, seed, at.elapsed().as_secs_f64(), run)
+                (lane, seed, at.elapsed().as_millis(), run)
             });
         }
         let Some(ended) = under_way.join_next().await else { break };
-        let (lane, seed, seconds, run) = ended.expect("a world");
+        let (lane, seed, took, run) = ended.expect("a world");
         lanes.push(lane);
         let coverage = run.coverage.iter().map(|(what, times)| ((*what).to_owned(), *times)).collect();
         let (steps, cycles, compared) = (run.steps, run.cycles, run.compared);
-        account.worlds.push(World { seed, steps, cycles, compared, seconds, coverage });
+        let milliseconds = u64::try_from(took).expect("a world's time");
+        account.worlds.push(World { seed, steps, cycles, compared, milliseconds, coverage });
         if let Some((violation, actions)) = run.failed {
             account.failure = Some(run::tell("syncshrink", seed, &violation, actions).await);
         }
