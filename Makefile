@@ -115,6 +115,15 @@ bench-fanout: ## partners in number, beside PostgreSQL's own replication; N=13,5
 	$(build_bench)
 	$(CARGO_TARGET_DIR)/release/liaison-bench fanout
 
+.PHONY: bench-takeover
+bench-takeover: ## the pod of the gateway that serves is deleted by force KILLS times (a hundred), on the cluster that make up left
+	$(build_bench)
+	mkdir -p target
+	eval "$$(tests/cluster/env)" && KILLS=$(or $(KILLS),100) cargo test --locked --workspace --test t5_outages -- t52 --nocapture | tee target/takeover
+	sed -n 's/^served again \(.*\) s after.*/\1/p' target/takeover | \
+		$(CARGO_TARGET_DIR)/release/liaison-bench times 'C the pod that serves is deleted by force, until a request is answered'
+	$(CARGO_TARGET_DIR)/release/liaison-bench render
+
 # The gateway and its WireGuard are compiled as for production; their dependencies are as they always are.
 optimised_gateway := $(foreach crate,liaison-gateway gotatun,--config 'profile.dev.package.$(crate).opt-level=3' \
   --config 'profile.dev.package.$(crate).debug-assertions=false')

@@ -17,14 +17,17 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
+        authentication::v1::TokenRequest,
         coordination::v1::Lease,
         core::v1::{Namespace, Secret, ServiceAccount},
+        rbac::v1::ClusterRoleBinding,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
+    config::Kubeconfig,
     runtime::{WatchStreamExt, conditions::is_crd_established, wait::await_condition, watcher},
 };
 use liaison_crds::{PartnerConnection, SharingAgreement, schema};
@@ -69,6 +72,8 @@ impl From<kube::Error> for Error {
 struct Place {
     client: Client,
     unique: String,
+    /// What the program reaches the API server by.
+    kubeconfig: tempfile::NamedTempFile,
 }
 
 impl Place {
@@ -82,7 +87,8 @@ impl Place {
             let there = await_condition(crds.clone(), &name, is_crd_established()).await;
             there.map_err(|error| Error::said(format!("CRD: {error}")))?;
         }
-        let place = Self { client, unique };
+        let kubeconfig = tempfile::NamedTempFile::new()?;
+        let place = Self { client, unique, kubeconfig };
         let namespaces: Api<Namespace> = Api::all(place.client.clone());
         for of in ["system", "gateway", "partners"] {
             let object: Namespace = serde_json::from_value(json!({"metadata": {"name": place.namespace(of)}}))?;
@@ -90,12 +96,37 @@ impl Place {
         }
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "liaison-sync"}}))?;
         place.api::<ServiceAccount>("system").create(&PostParams::default(), &account).await?;
+        place.admit().await?;
         let store: Secret = serde_json::from_value(json!({
             "metadata": {"name": "liaison-store"},
             "stringData": {"host": "store.example.ca", "port": "5432", "dbname": "store", "sync-password": "x"},
         }))?;
         place.api::<Secret>("system").create(&PostParams::default(), &store).await?;
         Ok(place)
+    }
+
+    /// A token for the program, as it has one in a cluster: a client's certificate is verified again with each request.
+    async fn admit(&self) -> Result<()> {
+        let (name, namespace) = (self.namespace("operator"), self.namespace("system"));
+        let account = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        let accounts = self.api::<ServiceAccount>("system");
+        accounts.create(&PostParams::default(), &account).await?;
+        let binding: ClusterRoleBinding = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+        }))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &binding).await?;
+        let asked: TokenRequest = serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": []}}))?;
+        let token = accounts.create_token_request(&name, &PostParams::default(), &asked).await?;
+        let token = token.status.map(|status| status.token).unwrap_or_default();
+        let of_config = |error| Error::said(format!("kubeconfig: {error}"));
+        let mut config = serde_json::to_value(Kubeconfig::read().map_err(of_config)?)?;
+        for user in config["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({"token": token});
+        }
+        fs::write(self.kubeconfig.path(), config.to_string())?;
+        Ok(())
     }
 
     fn namespace(&self, of: &str) -> String {
@@ -136,6 +167,7 @@ impl Place {
     fn operator(&self) -> Result<Operator> {
         let child = Command::new(beside("liaison-operator")?)
             .arg("run")
+            .env("KUBECONFIG", self.kubeconfig.path())
             .env("RUST_LOG", "warn")
             .env("ENDPOINT", "gateway.example.ca:51820")
             .env("POOL_V4", "100.64.0.0/10")
@@ -283,18 +315,6 @@ fn float(n: usize) -> f64 {
     n as f64
 }
 
-/// Adds figures to those of `make bench-gateway`.
-fn add(new: &[(String, f64, &str, usize)]) -> Result<()> {
-    let mut all: Vec<Value> = figures::load("gateway")?;
-    for (name, value, unit, count) in new {
-        println!("{name}: {value:.3} {unit}");
-        all.retain(|old| old["name"] != **name);
-        all.push(json!({"name": name, "value": value, "unit": unit, "count": count, "peer": null, "peer_name": null}));
-    }
-    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    figures::store("gateway", &all)
-}
-
 async fn of(n: usize, unique: &str) -> Result<f64> {
     let place = Place::new(format!("{unique}-{n}")).await?;
     println!("applying {n} connections");
@@ -323,7 +343,7 @@ async fn of(n: usize, unique: &str) -> Result<f64> {
         }
     }
     new.push((of("API writes each, all"), writes, "writes", n));
-    add(&new)?;
+    figures::add(&new)?;
     Ok(seconds / float(n))
 }
 
@@ -338,7 +358,7 @@ pub async fn claim(namespace: &str, n: usize, one: usize) -> Result<()> {
             async move {
                 for slot in pools.probe(&name(i)) {
                     let lease = slots::lease_name(slot);
-                    if let Claim::Mine(_) = claims::claim(&leases, &lease, &name(i), Timestamp::now()).await? {
+                    if let Claim::Mine(_) = claims::claim(&leases, &lease, &name(i), Timestamp::now(), true).await? {
                         return Result::Ok(Some((name(i), slot)));
                     }
                 }
@@ -382,7 +402,7 @@ async fn claimed(n: usize, unique: &str) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let partners: BTreeSet<&String> = all.iter().map(|(partner, _)| partner).collect();
     let slots: BTreeSet<&String> = all.iter().map(|(_, slot)| slot).collect();
-    add(&[
+    figures::add(&[
         ("G claims by four processes: partners that have a slot".to_owned(), float(partners.len()), "partners", n),
         ("G claims by four processes: slots that two have".to_owned(), float(all.len() - slots.len()), "slots", n),
         (
@@ -407,7 +427,7 @@ pub async fn bench(args: &ConnectionsArgs) -> Result<()> {
         match first {
             None => first = Some((*n, each)),
             Some((less, before)) => {
-                add(&[(
+                figures::add(&[(
                     format!("F {n} connections, time of each in times that of {less}"),
                     each / before,
                     "times",

@@ -4,8 +4,9 @@
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A figure that was taken several times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +115,28 @@ pub fn store<T: Serialize>(name: &str, all: &[T]) -> Result<()> {
     fs::create_dir_all("target/bench")?;
     fs::write(path(name), format!("{}\n", serde_json::to_string_pretty(all)?))?;
     Ok(())
+}
+
+/// Adds figures to those of `make bench-gateway`, or replaces those of the same name: name, value, unit, how often it was taken.
+pub fn add(new: &[(String, f64, &str, usize)]) -> Result<()> {
+    let mut all: Vec<Value> = load("gateway")?;
+    for (name, value, unit, count) in new {
+        println!("{name}: {value:.3} {unit}");
+        all.retain(|old| old["name"] != **name);
+        all.push(json!({"name": name, "value": value, "unit": unit, "count": count, "peer": null, "peer_name": null}));
+    }
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    store("gateway", &all)
+}
+
+/// Adds the middle, the 99th percentile and the most of so many times, which stand in `text`, in seconds, one a line.
+pub fn times(name: &str, text: &str) -> Result<()> {
+    let seconds: std::result::Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+    let mut seconds = seconds.map_err(|error| Error::said(format!("not a number of seconds: {error}")))?;
+    let count = seconds.len();
+    let new = [("middle", 0.5), ("p99", 0.99), ("most", 1.0)]
+        .map(|(what, of)| (format!("{name}, {what}"), quantile(&mut seconds, of), "s", count));
+    add(&new)
 }
 
 /// Merges `new` into what is there, by name, n and fan-out; one side's absence leaves the earlier figure of that side.

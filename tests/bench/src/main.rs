@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use liaison_bench::{connections, error::Result, fanout, generate, render, scopes::Set, worker};
+use liaison_bench::{connections, error::Result, fanout, figures, generate, render, scopes::Set, worker};
 
 /// Liaison's benchmarks.
 #[derive(Parser)]
@@ -33,6 +33,11 @@ enum Bench {
         n: usize,
         /// Which of the four.
         one: usize,
+    },
+    /// Figures of times that another program took: seconds on standard input, one a line.
+    Times {
+        /// What took so long.
+        name: String,
     },
     /// The page from the results that are there.
     Render,
@@ -64,6 +69,7 @@ async fn run(bench: Bench) -> Result<()> {
         }
         Bench::Connections(args) => connections::bench(&args).await,
         Bench::Claim { namespace, n, one } => connections::claim(&namespace, n, one).await,
+        Bench::Times { name } => figures::times(&name, &std::io::read_to_string(std::io::stdin())?),
         Bench::Render => render::page(),
         Bench::Worker { hub, store, n, fanout } => worker::run(&hub, &store, Set { n, fanout }).await,
     }

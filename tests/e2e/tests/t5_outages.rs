@@ -127,7 +127,9 @@ fn served(partner: &Partner) -> bool {
 fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() {
     let vancouver = Partner::up("vancouver-police");
     assert_eq!(search(&vancouver).0, 200);
-    for _ in 0..2 {
+    // `make bench-takeover` asks for more.
+    let times = std::env::var("KILLS").map_or(2, |kills| kills.parse().expect("KILLS is a number"));
+    for _ in 0..times {
         wait("one gateway to serve, and another to stand by", Duration::from_secs(120), || {
             let ready = [
                 "-n",
@@ -143,9 +145,10 @@ fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() 
         let before = active();
         let started = Instant::now();
         kubectl(&["-n", "liaison-gateway", "delete", &before[0], "--grace-period=0", "--force", "--wait=false"]);
-        wait("an officer to be served by the other", Duration::from_secs(60), || {
-            active().iter().any(|pod| !before.contains(pod)) && served(&vancouver)
-        });
-        println!("served again {:.1} s after the pod was deleted", started.elapsed().as_secs_f64());
+        // The one that was deleted may answer for a moment yet.
+        while !(active().iter().any(|pod| !before.contains(pod)) && served(&vancouver)) {
+            assert!(started.elapsed() < Duration::from_secs(60), "nobody serves");
+        }
+        println!("served again {:.2} s after the pod was deleted", started.elapsed().as_secs_f64());
     }
 }

@@ -36,7 +36,10 @@ fn main() {
     let mut results = Results::load();
     for measure in measures.split(',') {
         match measure.trim() {
-            "A" => revocation::measure(&mut results, number("N", 1000), number("LIVE", 100)),
+            "A" => {
+                revocation::measure(&mut results, number("N", 1000), number("LIVE", 100));
+                revocation::measure(&mut results, number("MANY", 5000), 0);
+            }
             "B" => rotation::measure(&mut results, number("REQUESTS", 10_000), number("ROUNDS", 10)),
             "C" => interruptions::kills(&mut results, number("KILLS", 100), number("PLAIN", 3)),
             "D" => interruptions::roaming(&mut results, number("MOVES", 20)),
