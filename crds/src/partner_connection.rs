@@ -28,6 +28,8 @@ use crate::schema::{acknowledgements_schema, conditions_schema, time_schema};
     status = "PartnerConnectionStatus",
     category = "liaison",
     derive = "PartialEq",
+    // Whose agreement is looked at asks for its connections alone.
+    selectable = ".spec.agreementRef.name",
     printcolumn(name = "Partner", type_ = "string", json_path = ".spec.partner.jurisdiction"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Connected", type_ = "string", json_path = ".status.conditions[?(@.type=='Connected')].status"),

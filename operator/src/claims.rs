@@ -46,10 +46,17 @@ pub async fn of(leases: &Api<Lease>, partner: &str) -> Result<Vec<Lease>, kube::
     Ok(list.items.into_iter().filter(|lease| holder(lease) == partner).collect())
 }
 
-/// Claims one thing, which is seen for the first time at `now` if nobody has claimed it.
-pub async fn claim(leases: &Api<Lease>, name: &str, partner: &str, now: Timestamp) -> Result<Claim, kube::Error> {
-    // Looking first keeps a claim that is lost from being tried as a write on every visit.
-    let lease = match leases.get_opt(name).await? {
+/// Claims one thing, which is seen for the first time at `now` if nobody has claimed it. With `look`, it is looked first whether
+/// somebody has: that keeps a claim that is lost from being tried as a write on every visit.
+pub async fn claim(
+    leases: &Api<Lease>,
+    name: &str,
+    partner: &str,
+    now: Timestamp,
+    look: bool,
+) -> Result<Claim, kube::Error> {
+    let found = if look { leases.get_opt(name).await? } else { None };
+    let lease = match found {
         Some(lease) => lease,
         None => apply::create_once(leases, &lease(name, partner, now)).await?.0,
     };

@@ -1,11 +1,14 @@
 //! What every reconcile is given: the client, the settings, the CA, metrics and the one event recorder.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::{
-    Client,
+    Client, Resource,
     runtime::{
         events::{Recorder, Reporter},
         reflector::Store,
@@ -21,6 +24,7 @@ use crate::{
     gateway_keys::Gateway,
     install::Installed,
     metrics::Metrics,
+    partner_connection::status::only_ours,
     settings::Settings,
     slots::{BadPool, Pools},
 };
@@ -49,6 +53,10 @@ pub struct Context {
     pub connections: Option<Store<DeserializeGuard<PartnerConnection>>>,
     /// Held by who counts the verifications under way and may start one.
     pub verifying: tokio::sync::Mutex<()>,
+    /// Held by who changes the Secrets of preshared keys, which partners have in common.
+    pub preshared: tokio::sync::Mutex<()>,
+    /// What the visits themselves wrote, and need not look at again.
+    pub written: Written,
     /// The clock.
     pub clock: fn() -> Timestamp,
 }
@@ -75,6 +83,8 @@ impl Context {
             backoff: Backoff::default(),
             connections: None,
             verifying: tokio::sync::Mutex::new(()),
+            preshared: tokio::sync::Mutex::new(()),
+            written: Written::default(),
             clock: Timestamp::now,
         })
     }
@@ -112,8 +122,43 @@ impl Context {
         self.authority.subscribe()
     }
 
+    /// Takes what the API server answered to a write of a visit, so that the visit is not made again for it, unless something else has
+    /// changed as well since it was read.
+    pub fn wrote(&self, read: &PartnerConnection, answer: PartnerConnection) -> PartnerConnection {
+        if only_ours(read, &answer) {
+            self.written.note(&answer);
+        }
+        answer
+    }
+
     /// Now, in whole seconds, which is what Kubernetes keeps.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_second((self.clock)().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// Versions of objects that are a visit's own work, until a watch has told of them. Each version is another object's or another
+/// state's, so what somebody else has written meanwhile is never taken for it.
+#[derive(Debug, Default)]
+pub struct Written(Mutex<HashSet<String>>);
+
+impl Written {
+    /// Kept at most. With more, none is known: whoever is looked at again in vain is found as it should be.
+    const MOST: usize = 10_000;
+
+    /// Notes what the API server answered to a write.
+    pub fn note<K: Resource>(&self, object: &K) {
+        let Some(version) = object.meta().resource_version.clone() else { return };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= Self::MOST {
+            all.clear();
+        }
+        all.insert(version);
+    }
+
+    /// Whether the object is as a visit left it; asked once.
+    pub fn is<K: Resource>(&self, object: &K) -> bool {
+        let version = object.meta().resource_version.as_ref();
+        version.is_some_and(|version| self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(version))
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     apply,
     claims::{self, Claim},
     context::Context,
+    partner_connection::status::is_new,
     slots::{self, Pools},
 };
 
@@ -102,14 +103,14 @@ pub async fn place(
     let stated = connection.status.as_ref().and_then(|status| status.connection.as_ref());
     let stated = stated.and_then(|stated| ctx.pools.slot_of(&stated.partner_addresses.ipv4));
     if let Some(slot) = stated
-        && let Claim::Mine(_) = claims::claim(leases, &slots::lease_name(slot), &partner, now).await?
+        && let Claim::Mine(_) = claims::claim(leases, &slots::lease_name(slot), &partner, now, true).await?
     {
         return Ok(Place { slot: Some(slot), problem });
     }
     if problem.is_some() || !choose {
         return Ok(Place { slot: None, problem });
     }
-    first_free(ctx, leases, &partner, now).await
+    first_free(ctx, leases, &partner, now, !is_new(connection)).await
 }
 
 /// The slot that the manifest names.
@@ -133,19 +134,25 @@ async fn pinned(
     if let Some(holder) = stated_by(ctx, slot, partner) {
         return Ok(Err(in_use(holder)));
     }
-    Ok(match claims::claim(leases, &name, partner, now).await? {
+    Ok(match claims::claim(leases, &name, partner, now, true).await? {
         Claim::Mine(_) => Ok(slot),
         Claim::Of(holder) => Err(in_use(holder)),
     })
 }
 
-/// The first free slot in the partner's order.
-async fn first_free(ctx: &Context, leases: &Api<Lease>, partner: &str, now: Timestamp) -> Result<Place, kube::Error> {
+/// The first free slot in the partner's order. `look`: see [`claims::claim`].
+async fn first_free(
+    ctx: &Context,
+    leases: &Api<Lease>,
+    partner: &str,
+    now: Timestamp,
+    look: bool,
+) -> Result<Place, kube::Error> {
     let mut order = ctx.pools.probe(partner);
     let mine = async |slot: u32| -> Result<bool, kube::Error> {
         // After a restore another's claim may not be there yet; what its status says is its own all the same.
         let free = stated_by(ctx, slot, partner).is_none();
-        Ok(free && matches!(claims::claim(leases, &slots::lease_name(slot), partner, now).await?, Claim::Mine(_)))
+        Ok(free && matches!(claims::claim(leases, &slots::lease_name(slot), partner, now, look).await?, Claim::Mine(_)))
     };
     for slot in order.by_ref().take(TRIES) {
         if mine(slot).await? {

@@ -26,6 +26,7 @@ pub async fn ensure(ctx: &Context, lease: &str, value: [u8; 32]) -> Result<(), k
     let Some((name, entry)) = place(lease) else { return Ok(()) };
     let api = secrets(ctx);
     let value = STANDARD.encode(value);
+    let _alone = ctx.preshared.lock().await;
     let live = if let Some(live) = api.get_opt(name).await? {
         live
     } else {
@@ -35,7 +36,7 @@ pub async fn ensure(ctx: &Context, lease: &str, value: [u8; 32]) -> Result<(), k
     if has(&live, entry) {
         return Ok(());
     }
-    // With the resourceVersion: of two that make the same, one fails and looks again.
+    // With the resourceVersion: of two operators that make the same, one fails and looks again.
     let patch = json!({
         "metadata": {"resourceVersion": live.resource_version()},
         "stringData": {entry: value},
@@ -54,6 +55,7 @@ pub async fn read(ctx: &Context, entry: &str) -> Result<Option<String>, kube::Er
 pub async fn forget(ctx: &Context, lease: &str) -> Result<(), kube::Error> {
     let Some((name, entry)) = place(lease) else { return Ok(()) };
     let api = secrets(ctx);
+    let _alone = ctx.preshared.lock().await;
     match api.get_opt(name).await? {
         Some(live) if has(&live, entry) => {
             api.patch(name, &params(), &Patch::Merge(&json!({"data": {entry: null}}))).await.map(drop)

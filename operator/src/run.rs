@@ -4,6 +4,7 @@
 //! failing object waits on its own.
 
 use std::{
+    collections::HashMap,
     io::Write,
     process::ExitCode,
     sync::{
@@ -193,18 +194,18 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     let config = controller::Config::default().concurrency(settings.concurrency).debounce(Duration::from_millis(100));
 
     let connection_queue = stream::select_all([
-        own(Api::namespaced(client.clone(), ns), connections_writer),
+        own(Api::namespaced(client.clone(), ns), connections_writer, &context),
         of_agreements(Api::namespaced(client.clone(), ns), connections.clone(), ns),
-        labelled::<Deployment>(Api::namespaced(client.clone(), ns), ns),
-        labelled::<Job>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
+        labelled::<Deployment>(Api::namespaced(client.clone(), ns), ns, &context),
+        labelled::<Job>(Api::namespaced(client.clone(), &settings.system_namespace), ns, &context),
         // A Job speaks through its pod's termination message.
-        labelled::<Pod>(Api::namespaced(client.clone(), &settings.system_namespace), ns),
+        labelled::<Pod>(Api::namespaced(client.clone(), &settings.system_namespace), ns, &context),
         // A partner asks for a certificate itself.
-        labelled::<CertificateSigningRequest>(Api::all(client.clone()), ns),
+        labelled::<CertificateSigningRequest>(Api::all(client.clone()), ns, &context),
         of_authority(context.authorities(), connections.clone()),
     ]);
     let agreement_queue = stream::select_all([
-        own(Api::namespaced(client.clone(), ns), agreements_writer),
+        own(Api::namespaced(client.clone(), ns), agreements_writer, &context),
         of_connections(Api::namespaced(client.clone(), ns), ns),
     ]);
     let on_connection_error = |object: Arc<Connection>, error: &partner_connection::Error, ctx: Arc<Context>| {
@@ -294,25 +295,51 @@ fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Every change of the objects themselves, which also fills their store.
-fn own<K>(api: Api<K>, writer: reflector::store::Writer<K>) -> Queue<K>
+/// Every change of the objects themselves but those that a visit made, and all of them for their store.
+fn own<K>(api: Api<K>, writer: reflector::store::Writer<K>, context: &Arc<Context>) -> Queue<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
+    let context = context.clone();
     let stream = watcher(api, watching())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .applied_objects();
-    Box::pin(stream.map_ok(|object| ObjectRef::from_obj(&object)))
+    Box::pin(stream.try_filter_map(move |object| {
+        let found = (!context.written.is(&object)).then(|| ObjectRef::from_obj(&object));
+        async move { Ok(found) }
+    }))
 }
 
-/// Every change of an agreement, for all connections that name it.
+/// Every object when it comes, when its spec changes and when it goes, but not when somebody writes its status.
+fn of_spec<K>(api: Api<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let mut seen = HashMap::new();
+    watcher(api, watching()).default_backoff().try_filter_map(move |event| {
+        let object = match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                // The API server counts a deletion that has begun as a generation too.
+                let (uid, generation) = (object.meta().uid.clone(), object.meta().generation);
+                (seen.insert(uid, generation) != Some(generation)).then_some(object)
+            }
+            watcher::Event::Delete(object) => {
+                seen.remove(&object.meta().uid);
+                Some(object)
+            }
+            watcher::Event::Init | watcher::Event::InitDone => None,
+        };
+        std::future::ready(Ok(object))
+    })
+}
+
+/// Every agreement that changes, for all connections that name it.
 fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) -> Queue<Connection> {
     let ns = ns.to_owned();
-    let stream = watcher(api, watching()).default_backoff().touched_objects();
     Box::pin(
-        stream
+        of_spec(api)
             .map_ok(move |agreement| {
                 let name = agreement.meta().name.clone();
                 let named: Vec<_> = connections
@@ -342,26 +369,26 @@ fn of_authority(
     }))
 }
 
-/// Every change of a connection, for the agreement that it names.
+/// Every connection that changes, for the agreement that it names.
 fn of_connections(api: Api<Connection>, ns: &str) -> Queue<Agreement> {
     let ns = ns.to_owned();
-    let stream = watcher(api, watching()).default_backoff().touched_objects();
-    Box::pin(stream.try_filter_map(move |guard| {
+    Box::pin(of_spec(api).try_filter_map(move |guard| {
         let name = guard.0.ok().map(|connection| connection.spec.agreement_ref.name);
         let found = name.map(|name| ObjectRef::new(&name).within(&ns));
         async move { Ok(found) }
     }))
 }
 
-/// Every change of an object of ours that bears a partner's label, by its metadata alone.
-fn labelled<K>(api: Api<PartialObjectMeta<K>>, ns: &str) -> Queue<Connection>
+/// Every change of an object of ours that bears a partner's label, by its metadata alone, but those that a visit made.
+fn labelled<K>(api: Api<PartialObjectMeta<K>>, ns: &str, context: &Arc<Context>) -> Queue<Connection>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let ns = ns.to_owned();
+    let (ns, context) = (ns.to_owned(), context.clone());
     let stream = watcher(api, watching().labels(PARTNER_LABEL)).default_backoff().touched_objects();
     Box::pin(stream.try_filter_map(move |object| {
-        let found = object.labels().get(PARTNER_LABEL).map(|partner| ObjectRef::new(partner).within(&ns));
+        let partner = object.labels().get(PARTNER_LABEL).filter(|_| !context.written.is(&object));
+        let found = partner.map(|partner| ObjectRef::new(partner).within(&ns));
         async move { Ok(found) }
     }))
 }

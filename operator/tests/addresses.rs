@@ -201,7 +201,8 @@ async fn slots_claimed_from_four_places_at_once_are_never_given_twice() {
             for n in (one / 2..number).step_by(2) {
                 let partner = format!("p{n}");
                 for slot in pools.probe(&partner) {
-                    let claimed = claims::claim(&leases, &lease_name(slot), &partner, Timestamp::now()).await.unwrap();
+                    let claimed =
+                        claims::claim(&leases, &lease_name(slot), &partner, Timestamp::now(), true).await.unwrap();
                     if let claims::Claim::Mine(_) = claimed {
                         got.push((partner, slot));
                         break;

@@ -50,6 +50,9 @@ use crate::{
     preshared, scram, slots,
 };
 
+/// What the seed Job does.
+const FILLING: &str = "filling the replica";
+const WAITING_FOR_REPLICA: &str = "the partner's InfoPol starts when its replica has been filled";
 /// A Job that gave up is started again after this many seconds.
 pub const RETRY_SECONDS: i64 = 10;
 
@@ -78,7 +81,8 @@ impl Visit<'_> {
         self.remember_revoked(&leases, &mut world, held, checked.revoked, floor).await?;
         // A key that comes while everything is revoked is looked at when that ends, so that it can be a new one then.
         if checked.accepted() && !checked.revoked {
-            checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor).await?;
+            let look = !status::is_new(&connection);
+            checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor, look).await?;
         }
         let place = if checked.accepted() || checked.provisioned {
             pool::place(ctx, &leases, &world.leases, &connection, checked.accepted(), self.now).await?
@@ -101,22 +105,17 @@ impl Visit<'_> {
                 preshared::ensure(ctx, &key.lease, rand::random()).await?;
             }
         }
+        outcome.replica = replica_so_far(&world, &checked, &outcome, before.as_ref());
         // What is granted is written before anything reads it; what is taken away, before anything else.
         let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
         // Of two that issue on one request, one writes; the other looks again, and finds the certificate.
         let issued = decided.iter().any(|(_, _, now)| *now);
-        let connection = status::write_grants(&api, &connection, &outcome, self.now, issued).await?;
+        let granted = status::write_grants(&api, &connection, &outcome, self.now, issued).await?;
+        let connection = ctx.wrote(&connection, granted);
         self.answer(&connection, &decided).await?;
         outcome.bundle = Box::pin(self.bundle(&connection, &checked, &outcome)).await?;
 
         let served = self.deployment_of(&world, &checked).await?;
-        let filled = before
-            .as_ref()
-            .is_some_and(|status| status.conditions.iter().any(|c| c.type_ == REPLICA_READY && c.status == "True"));
-        outcome.replica = match before.as_ref().and_then(|s| s.conditions.iter().find(|c| c.type_ == REPLICA_READY)) {
-            Some(old) if filled => State::yes(&old.reason, old.message.clone()),
-            _ => State::no("Waiting", "the replica is filled once the connection is accepted and open"),
-        };
         let why = match (&checked.refusal, checked.suspended, checked.revoked) {
             (_, _, true) => ("Revoked", "revoked in the manifest: nothing is served".to_owned()),
             (_, true, _) => ("Suspended", "suspended in the manifest: nothing is served".to_owned()),
@@ -143,7 +142,7 @@ impl Visit<'_> {
             world.deployment = live;
             status::access_state(world.deployment.as_ref(), i32::from(ctx.settings.infopol_replicas), why.0, &why.1)
         } else {
-            State::no("WaitingForReplica", "the partner's InfoPol starts when its replica has been filled")
+            State::no("WaitingForReplica", WAITING_FOR_REPLICA)
         };
         self.release_unused(&leases, &world, &checked, &outcome, slot).await?;
         Ok((connection, outcome))
@@ -176,13 +175,14 @@ impl Visit<'_> {
         world: &mut World,
         checked: &Checked,
         floor: Floor,
+        look: bool,
     ) -> Result<Option<Refusal>, Error> {
         let seen = floor.first_sight(self.now);
         for (lease, what) in checked.named() {
             if world.leases.iter().any(|held| held.name_any() == *lease) {
                 continue;
             }
-            match claims::claim(leases, lease, &self.names.partner, seen).await? {
+            match claims::claim(leases, lease, &self.names.partner, seen, look).await? {
                 Claim::Mine(lease) => world.leases.push(*lease),
                 Claim::Of(holder) => return Ok(Some(Refusal::KeyInUse { what, holder })),
             }
@@ -259,7 +259,7 @@ impl Visit<'_> {
             accepted,
             credentials,
             replica: State::no("Waiting", ""),
-            access: State::no("Waiting", ""),
+            access: State::no("WaitingForReplica", WAITING_FOR_REPLICA),
             closed: None,
             authorized_until: checked.authorized_until().filter(|_| granted),
             store_name: granted.then(|| checked.store.clone()),
@@ -323,10 +323,12 @@ impl Visit<'_> {
         let jobs: Api<Job> = self.system();
         let Some(job) = &world.seed_job else {
             let job = workloads::job(&Task::Seed, self.names, settings, &checked.store)?;
-            apply::create_once(&jobs, &job).await?;
-            return Ok(if before.holds { before } else { State::no("Seeding", "the seed Job has been started") });
+            if let (made, true) = apply::create_once(&jobs, &job).await? {
+                self.ctx.written.note(&made);
+            }
+            return Ok(before);
         };
-        Ok(match status::job_state(job, &world.seed_pods, "filling the replica") {
+        Ok(match status::job_state(job, &world.seed_pods, FILLING) {
             JobState::Running(_) if before.holds => before,
             JobState::Done(state) => {
                 // An upgrade: the seed of the new version brings schemas and functions up to date. The replica serves on.
@@ -452,6 +454,23 @@ impl Visit<'_> {
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.system_namespace)
+    }
+}
+
+/// What is known of the replica before it is looked at.
+fn replica_so_far(
+    world: &World,
+    checked: &Checked,
+    outcome: &Outcome,
+    before: Option<&liaison_crds::PartnerConnectionStatus>,
+) -> State {
+    let conditions = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    match conditions.iter().find(|c| c.type_ == REPLICA_READY && c.status == "True") {
+        Some(old) => State::yes(&old.reason, old.message.clone()),
+        None if checked.serving() && outcome.connection.is_some() && world.seed_job.is_none() => {
+            status::job_under_way(FILLING)
+        }
+        None => State::no("Waiting", "the replica is filled once the connection is accepted and open"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    batch::v1::Job,
+    batch::v1::{Job, JobStatus},
     certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
     core::v1::{Pod, Secret},
@@ -48,16 +48,20 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), system);
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), partners);
     let store = ctx.settings.store_secret_of(&super::validate::store_of(connection, &ctx.settings.default_store));
-    let (agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment, requests) = tokio::try_join!(
+    let (agreement, leases, store_secret, seed_secret, seed_job, deployment, requests) = tokio::try_join!(
         agreements.get_opt(&connection.spec.agreement_ref.name),
         claims::of(&leases, &names.partner),
         secrets.get_opt(&store),
         secrets.get_opt(&names.seed_secret),
         jobs.get_opt(&names.seed_job),
-        pods_of(ctx, &names.seed_job),
         deployments.get_opt(&names.infopol),
         requests_of(ctx, connection, &names.partner),
     )?;
+    // A Job of which its controller has not spoken yet has none.
+    let seed_pods = match seed_job.as_ref().and_then(|job| job.status.as_ref()) {
+        Some(status) if *status != JobStatus::default() => pods_of(ctx, &names.seed_job).await?,
+        _ => Vec::new(),
+    };
     Ok(World { agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment, requests })
 }
 

@@ -297,7 +297,7 @@ impl Visit<'_> {
     ) -> Result<Verdict, Error> {
         let partner = &self.names.partner;
         let key = &asked.request.public_key_sha256;
-        let first_seen = match claims::claim(leases, &asked.lease, partner, floor.first_sight(self.now)).await? {
+        let first_seen = match claims::claim(leases, &asked.lease, partner, floor.first_sight(self.now), true).await? {
             Claim::Of(_) => return Ok(deny("KeyInUse", "the key is in use by another partner; make a new one")),
             Claim::Mine(lease) => {
                 let memory = Memory::of(&lease);

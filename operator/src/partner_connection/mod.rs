@@ -123,7 +123,7 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     let (connection, outcome) = Box::pin(Visit { ctx, names: &names, now }.run(connection, world, checked)).await?;
     let typed: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
     let part = outcome.to_json(connection.metadata.generation.unwrap_or(0), before.as_ref(), now);
-    let connection = status::write(&typed, &connection, &part).await?;
+    let connection = ctx.wrote(&connection, status::write(&typed, &connection, &part).await?);
     publish(ctx, before.as_ref(), &connection).await;
     measure(ctx, &connection);
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
@@ -144,7 +144,7 @@ async fn finalize(ctx: &Context, connection: &PartnerConnection) -> Result<Partn
     let patch =
         json!({"metadata": {"finalizers": finalizers, "resourceVersion": connection.metadata.resource_version}});
     let api: Api<PartnerConnection> = Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
-    Ok(api.patch(&connection.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?)
+    Ok(ctx.wrote(connection, api.patch(&connection.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?))
 }
 
 /// An object that does not fit the types grants nothing: only what says so is left in its status.
@@ -171,7 +171,8 @@ async fn refuse_unreadable(
     Ok(Action::requeue(Duration::from_mins(10)))
 }
 
-/// One event for each change of `Ready`. Events expire and may be refused; all that they say is in status too.
+/// One event for each change of `Ready`, but none to say that a new connection is under way. Events expire and may be refused; all that
+/// they say is in status too.
 async fn publish(
     ctx: &Context,
     before: Option<&liaison_crds::PartnerConnectionStatus>,
@@ -183,14 +184,14 @@ async fn publish(
     }
     let (old, new) = (of(before), of(connection.status.as_ref()));
     let Some((status, reason, message)) = new else { return };
-    if old.is_some_and(|(old_status, old_reason, _)| old_status == status && old_reason == reason) {
+    if old.as_ref().is_some_and(|(old_status, old_reason, _)| *old_status == status && *old_reason == reason) {
         return;
     }
     let trouble = status != "True"
-        && !matches!(
-            reason.as_str(),
-            "Seeding" | "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping"
-        );
+        && !matches!(reason.as_str(), "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping");
+    if old.is_none() && status != "True" && !trouble {
+        return;
+    }
     let event = Event {
         type_: if trouble { EventType::Warning } else { EventType::Normal },
         reason,

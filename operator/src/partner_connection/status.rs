@@ -19,7 +19,8 @@ use liaison_crds::{
     PartnerConnection, PartnerConnectionStatus,
     conditions::{ACCEPTED, ACCESS_READY, CREDENTIALS_READY, READY, REPLICA_READY, VERIFIED},
     partner_connection::{
-        Connection, CustodyKeys, EnrolmentToken, IssuedCertificate, SecretBundle, SeenKey, VerifiedReplica,
+        Acknowledgement, Connection, CustodyKeys, EnrolmentToken, IssuedCertificate, SecretBundle, SeenKey,
+        VerifiedReplica,
     },
 };
 use serde::Deserialize;
@@ -177,8 +178,14 @@ fn own(status: &PartnerConnectionStatus) -> Value {
     value
 }
 
+/// Whether no visit has come to its end yet: the API server itself says -1.
+pub fn is_new(connection: &PartnerConnection) -> bool {
+    connection.status.as_ref().is_none_or(|status| status.observed_generation < 0)
+}
+
 /// Writes what is granted and taken away if it differs, and leaves conditions and `observedGeneration` as they were: the
-/// visit is not over. `guarded`: only if nobody has changed the object since it was read.
+/// visit is not over. Where nothing has been said yet, all of it is said as it will be if nothing fails, which saves a write to
+/// each new connection. `guarded`: only if nobody has changed the object since it was read.
 pub async fn write_grants(
     api: &Api<PartnerConnection>,
     connection: &PartnerConnection,
@@ -187,8 +194,9 @@ pub async fn write_grants(
     guarded: bool,
 ) -> Result<PartnerConnection, kube::Error> {
     let before = connection.status.as_ref();
-    let after = outcome.to_json(before.map_or(-1, |status| status.observed_generation), before, now);
-    let mut part = before.map_or_else(|| json!({"observedGeneration": -1, "conditions": []}), own);
+    let observed = before.filter(|_| !is_new(connection)).map(|status| status.observed_generation);
+    let after = outcome.to_json(observed.or(connection.metadata.generation).unwrap_or(0), before, now);
+    let mut part = before.filter(|_| observed.is_some()).map_or_else(|| after.clone(), own);
     let granted = [
         "authorizedUntil",
         "storeName",
@@ -226,6 +234,21 @@ pub async fn write(
     }
     let name = connection.metadata.name.as_deref().unwrap_or_default();
     api.patch_status(name, &apply::params(), &Patch::Apply(&patch(name, part))).await
+}
+
+/// Whether a write of the operator's own, and nothing else, lies between what was read and what was answered to the write.
+pub fn only_ours(read: &PartnerConnection, answer: &PartnerConnection) -> bool {
+    fn of_others(object: &PartnerConnection) -> (Vec<&Condition>, Vec<&Acknowledgement>) {
+        let conditions = object.status.iter().flat_map(|status| &status.conditions);
+        let gateways = object.status.iter().flat_map(|status| &status.gateways);
+        (conditions.filter(|condition| !OWN.contains(&condition.type_.as_str())).collect(), gateways.collect())
+    }
+    let (was, is) = (&read.metadata, &answer.metadata);
+    was.resource_version != is.resource_version
+        && was.generation == is.generation
+        && was.deletion_timestamp == is.deletion_timestamp
+        && was.annotations == is.annotations
+        && of_others(read) == of_others(answer)
 }
 
 /// The body of a status patch.
@@ -293,7 +316,12 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
         return JobState::Running(state(false, "Retrying", "the Job failed and is being tried again"));
     }
     let waiting = pods.iter().find_map(waiting_for);
-    JobState::Running(waiting.unwrap_or_else(|| State::no("Running", format!("{doing} is under way"))))
+    JobState::Running(waiting.unwrap_or_else(|| job_under_way(doing)))
+}
+
+/// A Job has said nothing yet.
+pub fn job_under_way(doing: &str) -> State {
+    State::no("Running", format!("{doing} is under way"))
 }
 
 /// When a pod's container last ended, how, and what it said.

@@ -32,6 +32,9 @@ use crate::{
 /// Where an agreement without a connection is placed: the time zone of Canada farthest behind.
 const FARTHEST: &str = "America/Vancouver";
 
+/// The field of a connection by which it can be asked for.
+const NAMED_BY: &str = "spec.agreementRef.name";
+
 /// Reconciles one agreement, as the API server has it now.
 pub async fn reconcile(object: Arc<DeserializeGuard<SharingAgreement>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = object.meta().name.clone().unwrap_or_default();
@@ -62,17 +65,18 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     };
     let typed: Api<SharingAgreement> = Api::namespaced(ctx.client.clone(), namespace);
     let connections: Api<DeserializeGuard<PartnerConnection>> = Api::namespaced(ctx.client.clone(), namespace);
-    let all = connections.list(&ListParams::default()).await?;
+    let has = agreement.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    let going = agreement.metadata.deletion_timestamp.is_some();
+    // Before one goes, all are looked at: a connection that cannot be read may name any agreement.
+    let which = if going { ListParams::default() } else { ListParams::default().fields(&format!("{NAMED_BY}={name}")) };
+    let all = connections.list(&which).await?;
     let users: Vec<&PartnerConnection> = all
         .items
         .iter()
         .filter_map(|guard| guard.0.as_ref().ok())
         .filter(|connection| connection.spec.agreement_ref.name == name)
         .collect();
-    // One that cannot be read may name any agreement.
     let in_use = !users.is_empty() || all.items.iter().any(|guard| guard.0.is_err());
-    let has = agreement.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    let going = agreement.metadata.deletion_timestamp.is_some();
     let agreement = match (has, in_use, going) {
         (false, true, false) => finalizers(&typed, &agreement, true).await?,
         (true, false, true) => {

@@ -337,13 +337,15 @@ impl Stage {
             "name": "sync", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": ended,
         }]}});
         pods.patch_status(&pod, &PatchParams::default(), &Patch::Strategic(&status)).await.unwrap();
+        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+        if job.status.as_ref().is_none_or(|status| status.start_time.is_none()) {
+            let start = json!({"status": {"startTime": now}});
+            jobs.patch_status(&name, &PatchParams::default(), &Patch::Merge(&start)).await.unwrap();
+        }
         if !well {
             return first;
         }
-        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
         let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "CompletionsReached", "lastTransitionTime": now, "lastProbeTime": now});
-        let start = json!({"status": {"startTime": now}});
-        jobs.patch_status(&name, &PatchParams::default(), &Patch::Merge(&start)).await.unwrap();
         let done = json!({"status": {
             "succeeded": 1, "completionTime": now, "ready": 0, "uncountedTerminatedPods": {},
             "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],

@@ -191,6 +191,8 @@ pub struct Control<T> {
     domain: String,
     staleness_limit: Duration,
     secrets: Secrets,
+    /// The listeners' public keys, base64.
+    public_keys: [Option<String>; LISTENERS],
     acknowledgements: Acknowledgements,
     gate: Arc<Gate>,
     tunnel: Arc<T>,
@@ -226,6 +228,7 @@ impl<T: Tunnel> Control<T> {
             name: config.name.clone(),
             domain: config.domain.clone(),
             staleness_limit: config.staleness_limit(),
+            public_keys: secrets.public_keys(),
             secrets,
             acknowledgements: Acknowledgements::new(config.name.clone()),
             gate,
@@ -652,7 +655,7 @@ impl<T: Tunnel> Control<T> {
     /// Says on the health port by which of the gateway's own keys each partner's data comes; under no key who has not been heard. That
     /// entry is there only while this process serves: else nobody is heard here, and it says nothing of anybody.
     fn tell_listeners(&self, table: &Table) {
-        let keys = self.secrets.public_keys();
+        let keys = &self.public_keys;
         let mut said: BTreeMap<String, BTreeSet<String>> =
             keys.iter().flatten().map(|key| (key.clone(), BTreeSet::new())).collect();
         if self.active && self.serving.load(Ordering::Relaxed) {
@@ -672,6 +675,7 @@ impl<T: Tunnel> Control<T> {
         }
         let changed = self.secrets.preshared != secrets.preshared;
         self.secrets = secrets.clone();
+        self.public_keys = secrets.public_keys();
         if changed {
             self.converge(Now::read(), true).await;
         }
