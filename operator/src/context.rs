@@ -137,18 +137,18 @@ impl Context {
     }
 }
 
-/// Versions of objects that are a visit's own work, until a watch has told of them. Each version is another object's or another
-/// state's, so what somebody else has written meanwhile is never taken for it.
+/// Versions of objects that are a visit's own work, until a watch has told of them. Each version of a kind is another object's or
+/// another state's, so what somebody else has written meanwhile is never taken for it.
 #[derive(Debug, Default)]
-pub struct Written(Mutex<HashSet<String>>);
+pub struct Written(Mutex<HashSet<(String, String)>>);
 
 impl Written {
     /// Kept at most. With more, none is known: whoever is looked at again in vain is found as it should be.
     const MOST: usize = 10_000;
 
     /// Notes what the API server answered to a write.
-    pub fn note<K: Resource>(&self, object: &K) {
-        let Some(version) = object.meta().resource_version.clone() else { return };
+    pub fn note<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        let Some(version) = version(object) else { return };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= Self::MOST {
             all.clear();
@@ -157,8 +157,31 @@ impl Written {
     }
 
     /// Whether the object is as a visit left it; asked once.
-    pub fn is<K: Resource>(&self, object: &K) -> bool {
-        let version = object.meta().resource_version.as_ref();
-        version.is_some_and(|version| self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(version))
+    pub fn is<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        version(object).is_some_and(|version| all.remove(&version))
+    }
+}
+
+fn version<K: Resource<DynamicType = ()>>(object: &K) -> Option<(String, String)> {
+    Some((K::kind(&()).into_owned(), object.meta().resource_version.clone()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+
+    use super::*;
+
+    #[test]
+    fn a_version_is_known_once_and_of_its_own_kind_alone() {
+        let (mut job, mut pod) = (Job::default(), Pod::default());
+        (job.metadata.resource_version, pod.metadata.resource_version) = (Some("7".into()), Some("7".into()));
+        let written = Written::default();
+        written.note(&job);
+        assert!(!written.is(&pod) && written.is(&job) && !written.is(&job));
+        // Without a version there is nothing to be known by.
+        written.note(&Pod::default());
+        assert!(!written.is(&Pod::default()));
     }
 }

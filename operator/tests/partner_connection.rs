@@ -21,6 +21,23 @@ use liaison_operator::{install, partner_connection::names::Names};
 use serde_json::json;
 
 #[tokio::test]
+async fn a_new_connection_takes_one_visit_of_eight_writes_until_its_job_speaks() {
+    let stage = Stage::new("eight").await;
+    stage.agree(&["p"]).await;
+    stage.apply(&connection("p")).await;
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    // Its finalizer, three claims, its status, two Secrets, the Job.
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 8);
+    let live = stage.get("p").await.unwrap();
+    let status = live.status.as_ref().unwrap();
+    assert!(status.connection.is_some() && !status.certificates.is_empty());
+    assert_eq!((said(&live, "Ready").1, said(&live, "CredentialsReady").0), ("Running".into(), "True".into()));
+    stage.reconcile("p").await.unwrap();
+    assert_eq!(stage.writes.count.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test]
 async fn a_manifest_becomes_ready_and_a_second_reconcile_writes_nothing() {
     let stage = Stage::new("happy").await;
     stage.agree(&["victoria-police"]).await;
