@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::{
-    Client, Resource,
+    Api, Client, Resource,
     runtime::{
         events::{Recorder, Reporter},
         reflector::Store,
@@ -21,6 +21,7 @@ use crate::{
     apply,
     backoff::Backoff,
     ca::{Authority, Signer},
+    claims::Claims,
     gateway_keys::Gateway,
     install::Installed,
     metrics::Metrics,
@@ -45,6 +46,8 @@ pub struct Context {
     gateway: watch::Sender<Arc<Gateway>>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Claims of slots and keys.
+    pub claims: Claims,
     /// Waits after failures, for each object.
     pub backoff: Backoff,
     /// Events go through one recorder, which folds repetitions.
@@ -71,6 +74,7 @@ impl Context {
     ) -> Result<Self, BadPool> {
         let pools = Pools::parse(&settings.pool_v4, &settings.pool_v6)?;
         let reporter = Reporter { controller: apply::MANAGER.to_owned(), instance: Some(settings.pod_name.clone()) };
+        let claims = Claims::new(Api::namespaced(client.clone(), &settings.system_namespace));
         Ok(Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
@@ -79,6 +83,7 @@ impl Context {
             authority: watch::Sender::new(installed.authority),
             signer: watch::Sender::new(installed.signer),
             gateway: watch::Sender::new(installed.gateway),
+            claims,
             metrics,
             backoff: Backoff::default(),
             connections: None,

@@ -18,9 +18,8 @@ use serde_json::json;
 
 use crate::{
     apply,
-    claims::{self, Claim},
+    claims::{Claim, Claims},
     context::Context,
-    partner_connection::status::is_new,
     slots::{self, Pools},
 };
 
@@ -78,7 +77,6 @@ pub struct Place {
 /// The slot of a partner, claimed. `choose`: one that never had a slot is given one.
 pub async fn place(
     ctx: &Context,
-    leases: &Api<Lease>,
     held: &[Lease],
     connection: &PartnerConnection,
     choose: bool,
@@ -87,7 +85,7 @@ pub async fn place(
     let partner = connection.name_any();
     let mut problem = None;
     if let Some(address) = connection.spec.tunnel_address.as_deref().filter(|_| choose) {
-        match pinned(ctx, leases, held, &partner, address, now).await? {
+        match pinned(ctx, held, &partner, address, now).await? {
             Ok(slot) => return Ok(Place { slot: Some(slot), problem: None }),
             Err(wrong) => problem = Some(wrong),
         }
@@ -97,26 +95,25 @@ pub async fn place(
     let all = || held.iter().filter(|lease| slots::slot_of(&lease.name_any()).is_some());
     let number = |lease: &&Lease| slots::slot_of(&lease.name_any());
     if let Some(lease) = all().filter(used).min_by_key(number).or_else(|| all().min_by_key(number)) {
-        take_back(leases, lease).await?;
+        take_back(&ctx.claims, lease).await?;
         return Ok(Place { slot: number(&lease), problem });
     }
     let stated = connection.status.as_ref().and_then(|status| status.connection.as_ref());
     let stated = stated.and_then(|stated| ctx.pools.slot_of(&stated.partner_addresses.ipv4));
     if let Some(slot) = stated
-        && let Claim::Mine(_) = claims::claim(leases, &slots::lease_name(slot), &partner, now, true).await?
+        && let Claim::Mine(_) = ctx.claims.claim(&slots::lease_name(slot), &partner, now).await?
     {
         return Ok(Place { slot: Some(slot), problem });
     }
     if problem.is_some() || !choose {
         return Ok(Place { slot: None, problem });
     }
-    first_free(ctx, leases, &partner, now, !is_new(connection)).await
+    first_free(ctx, &partner, now).await
 }
 
 /// The slot that the manifest names.
 async fn pinned(
     ctx: &Context,
-    leases: &Api<Lease>,
     held: &[Lease],
     partner: &str,
     address: &str,
@@ -127,39 +124,33 @@ async fn pinned(
     };
     let name = slots::lease_name(slot);
     if let Some(lease) = held.iter().find(|lease| lease.name_any() == name) {
-        take_back(leases, lease).await?;
+        take_back(&ctx.claims, lease).await?;
         return Ok(Ok(slot));
     }
     let in_use = |holder| Problem::InUse { address: address.to_owned(), holder };
     if let Some(holder) = stated_by(ctx, slot, partner) {
         return Ok(Err(in_use(holder)));
     }
-    Ok(match claims::claim(leases, &name, partner, now, true).await? {
+    Ok(match ctx.claims.claim(&name, partner, now).await? {
         Claim::Mine(_) => Ok(slot),
         Claim::Of(holder) => Err(in_use(holder)),
     })
 }
 
-/// The first free slot in the partner's order. `look`: see [`claims::claim`].
-async fn first_free(
-    ctx: &Context,
-    leases: &Api<Lease>,
-    partner: &str,
-    now: Timestamp,
-    look: bool,
-) -> Result<Place, kube::Error> {
+/// The first free slot in the partner's order.
+async fn first_free(ctx: &Context, partner: &str, now: Timestamp) -> Result<Place, kube::Error> {
     let mut order = ctx.pools.probe(partner);
     let mine = async |slot: u32| -> Result<bool, kube::Error> {
         // After a restore another's claim may not be there yet; what its status says is its own all the same.
         let free = stated_by(ctx, slot, partner).is_none();
-        Ok(free && matches!(claims::claim(leases, &slots::lease_name(slot), partner, now, look).await?, Claim::Mine(_)))
+        Ok(free && matches!(ctx.claims.claim(&slots::lease_name(slot), partner, now).await?, Claim::Mine(_)))
     };
     for slot in order.by_ref().take(TRIES) {
         if mine(slot).await? {
             return Ok(Place { slot: Some(slot), problem: None });
         }
     }
-    let all = list(leases).await?;
+    let all = list(ctx.claims.api()).await?;
     let taken: BTreeSet<u32> = all.iter().map(|(slot, _)| *slot).collect();
     for slot in order.filter(|slot| !taken.contains(slot)) {
         if mine(slot).await? {
@@ -188,7 +179,7 @@ fn released(meta: &ObjectMeta) -> Option<Timestamp> {
 }
 
 /// Ends a quarantine: the partner is back.
-async fn take_back(leases: &Api<Lease>, lease: &Lease) -> Result<(), kube::Error> {
+async fn take_back(claims: &Claims, lease: &Lease) -> Result<(), kube::Error> {
     if released(&lease.metadata).is_none() {
         return Ok(());
     }
@@ -197,24 +188,24 @@ async fn take_back(leases: &Api<Lease>, lease: &Lease) -> Result<(), kube::Error
         "resourceVersion": lease.resource_version(),
         "annotations": {RELEASED_ANNOTATION: null},
     }});
-    leases.patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await.map(drop)
+    claims.api().patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await.map(drop)
 }
 
 /// Gives a slot up: it is free after the quarantine.
 pub async fn release(
-    leases: &Api<Lease>,
+    claims: &Claims,
     lease: &Lease,
     quarantine: SignedDuration,
     now: Timestamp,
 ) -> Result<(), kube::Error> {
     if quarantine.is_zero() {
-        return claims::release(leases, lease).await;
+        return claims.release(lease).await;
     }
     if released(&lease.metadata).is_some() {
         return Ok(());
     }
     let patch = json!({"metadata": {"uid": lease.uid(), "annotations": {RELEASED_ANNOTATION: now.to_string()}}});
-    match leases.patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await {
+    match claims.api().patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
         Err(error) if apply::is_gone(&error) => Ok(()),
         Err(error) => Err(error),
@@ -254,13 +245,13 @@ impl Count {
 
 /// Frees slots whose quarantine is over, and counts what is left.
 pub async fn sweep(
-    leases: &Api<Lease>,
+    claims: &Claims,
     pools: &Pools,
     quarantine: SignedDuration,
     now: Timestamp,
 ) -> Result<Count, kube::Error> {
     let mut left = Vec::new();
-    for (slot, meta) in list(leases).await? {
+    for (slot, meta) in list(claims.api()).await? {
         if released(&meta).is_none_or(|at| now.duration_since(at) < quarantine) {
             left.push((slot, meta));
             continue;
@@ -268,7 +259,7 @@ pub async fn sweep(
         // Unless it was taken back in this moment.
         let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match leases.delete(&slots::lease_name(slot), &params).await {
+        match claims.api().delete(&slots::lease_name(slot), &params).await {
             Ok(_) => tracing::info!(slot, "tunnel slot free again"),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error),

@@ -234,15 +234,16 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     .for_each(|result| async move { log(result) });
     let own_certificates = keep_authority(client, settings, &context);
     let slots = async {
-        let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.system_namespace);
         loop {
-            match pool::sweep(&leases, &context.pools, settings.slot_quarantine(), context.now()).await {
+            match pool::sweep(&context.claims, &context.pools, settings.slot_quarantine(), context.now()).await {
                 Ok(count) => metrics.count_slots(count),
                 Err(error) => tracing::warn!(%error, "the tunnel pool could not be looked at"),
             }
             tokio::time::sleep(POOL_PERIOD).await;
         }
     };
+    let leases = watcher(Api::namespaced(client.clone(), &settings.system_namespace), watching().labels(PARTNER_LABEL));
+    let claims = context.claims.follow(leases.default_backoff());
     let signers = context.signers();
     let signing = signing::run(client, &settings.system_namespace, &signers, jiff::Timestamp::now);
     ready.store(true, Ordering::Relaxed);
@@ -251,6 +252,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         () = agreement_controller => Err("the watch of agreements ended".into()),
         () = own_certificates => Ok(()),
         () = slots => Ok(()),
+        () = claims => Err("the watch of claims ended".into()),
         () = signing => Err("the watch of statements ended".into()),
     }
 }

@@ -17,7 +17,8 @@ use kube::{
 };
 use liaison_crds::PartnerConnection;
 use liaison_operator::{
-    claims, pool,
+    claims::{Claim, Claims},
+    pool,
     slots::{Pools, lease_name, slot_of},
 };
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ async fn address(stage: &Stage, name: &str) -> Option<String> {
 async fn sweep(stage: &Stage, days: i64) -> pool::Count {
     let now = Timestamp::now() + SignedDuration::from_hours(24 * days);
     let quarantine = stage.settings.slot_quarantine();
-    pool::sweep(&stage.system::<Lease>(), &stage.ctx.pools, quarantine, now).await.unwrap()
+    pool::sweep(&stage.ctx.claims, &stage.ctx.pools, quarantine, now).await.unwrap()
 }
 
 async fn slots(stage: &Stage) -> Vec<String> {
@@ -194,16 +195,15 @@ async fn slots_claimed_from_four_places_at_once_are_never_given_twice() {
     let mut tasks = Vec::new();
     for one in 0..4 {
         let client = kube::Client::try_from(common::config().await).unwrap();
-        let leases: Api<Lease> = Api::namespaced(client, &stage.settings.system_namespace);
+        let claims = Claims::new(Api::namespaced(client, &stage.settings.system_namespace));
         tasks.push(tokio::spawn(async move {
             let mut got = Vec::new();
             // Two of the four ask for the same partners, as an old and a new leader might.
             for n in (one / 2..number).step_by(2) {
                 let partner = format!("p{n}");
                 for slot in pools.probe(&partner) {
-                    let claimed =
-                        claims::claim(&leases, &lease_name(slot), &partner, Timestamp::now(), true).await.unwrap();
-                    if let claims::Claim::Mine(_) = claimed {
+                    let claimed = claims.claim(&lease_name(slot), &partner, Timestamp::now()).await.unwrap();
+                    if let Claim::Mine(_) = claimed {
                         got.push((partner, slot));
                         break;
                     }

@@ -15,9 +15,11 @@ use k8s_openapi::api::{
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::watcher,
 };
 use liaison_crds::{PartnerConnection, SharingAgreement};
-use liaison_operator::{install, partner_connection::names::Names};
+use liaison_operator::{claims::Memory, install, partner_connection::names::Names};
 use serde_json::json;
 
 #[tokio::test]
@@ -35,6 +37,35 @@ async fn a_new_connection_takes_one_visit_of_eight_writes_until_its_job_speaks()
     assert_eq!((said(&live, "Ready").1, said(&live, "CredentialsReady").0), ("Running".into(), "True".into()));
     stage.reconcile("p").await.unwrap();
     assert_eq!(stage.writes.count.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test]
+async fn a_watch_of_claims_saves_their_list_and_one_that_is_silent_hides_no_claim_that_a_status_relies_on() {
+    let stage = Stage::new("watched").await;
+    stage.agree(&["p"]).await;
+    let events: Vec<watcher::Result<watcher::Event<PartialObjectMeta<Lease>>>> =
+        vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
+    stage.ctx.claims.follow(futures::stream::iter(events)).await;
+    let mut object = connection("p");
+    stage.apply(&object).await;
+    stage.writes.count.store(0, Ordering::SeqCst);
+    stage.writes.reads.store(0, Ordering::SeqCst);
+    stage.reconcile("p").await.unwrap();
+    // The connection, its agreement, the store's Secret, the Deployment and the reader's Secret; no claim is looked for.
+    let counted = [&stage.writes.reads, &stage.writes.count].map(|count| count.load(Ordering::SeqCst));
+    assert_eq!(counted, [5, 8]);
+    stage.settle("p").await;
+
+    // Another operator takes over, and its watch tells of none of the claims: revoked for good all the same.
+    let events: Vec<watcher::Result<watcher::Event<PartialObjectMeta<Lease>>>> =
+        vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
+    stage.ctx.claims.follow(futures::stream::iter(events)).await;
+    object["spec"]["revocation"] = json!({"revoked": true});
+    stage.apply(&object).await;
+    stage.settle("p").await;
+    let all = stage.ctx.claims.all_of("p").await.unwrap();
+    let revoked = all.iter().filter(|lease| Memory::of(lease).revoked).count();
+    assert_eq!((all.len(), revoked), (3, 2));
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         batch::v1::Job,
-        coordination::v1::Lease,
         core::v1::{Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
     },
@@ -75,17 +74,15 @@ impl Visit<'_> {
         mut checked: Checked,
     ) -> Result<(PartnerConnection, Outcome), Error> {
         let ctx = self.ctx;
-        let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
         let floor = Floor::of(&connection);
         let held = connection.status.as_ref().map(|status| status.certificates.as_slice()).unwrap_or_default();
-        self.remember_revoked(&leases, &mut world, held, checked.revoked, floor).await?;
+        self.remember_revoked(&mut world, held, checked.revoked, floor).await?;
         // A key that comes while everything is revoked is looked at when that ends, so that it can be a new one then.
         if checked.accepted() && !checked.revoked {
-            let look = !status::is_new(&connection);
-            checked.refusal = self.claim_keys(&leases, &mut world, &checked, floor, look).await?;
+            checked.refusal = self.claim_keys(&mut world, &checked, floor).await?;
         }
         let place = if checked.accepted() || checked.provisioned {
-            pool::place(ctx, &leases, &world.leases, &connection, checked.accepted(), self.now).await?
+            pool::place(ctx, &world.leases, &connection, checked.accepted(), self.now).await?
         } else {
             Place::default()
         };
@@ -99,7 +96,7 @@ impl Visit<'_> {
         } else {
             None
         };
-        let decided = self.enrol(&leases, &mut world, &checked, floor, &mut outcome).await?;
+        let decided = self.enrol(&mut world, &checked, floor, &mut outcome).await?;
         for key in &checked.keys {
             if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
                 preshared::ensure(ctx, &key.lease, rand::random()).await?;
@@ -127,7 +124,7 @@ impl Visit<'_> {
             outcome.access = status::access_state(served.as_ref(), 0, why.0, &why.1);
             // Closed on purpose is as asked; closed for any other reason is not.
             outcome.access.holds &= outcome.closed.is_some();
-            self.release_unused(&leases, &world, &checked, &outcome, slot).await?;
+            self.release_unused(&world, &checked, &outcome, slot).await?;
             return Ok((connection, outcome));
         }
 
@@ -144,7 +141,7 @@ impl Visit<'_> {
         } else {
             State::no("WaitingForReplica", WAITING_FOR_REPLICA)
         };
-        self.release_unused(&leases, &world, &checked, &outcome, slot).await?;
+        self.release_unused(&world, &checked, &outcome, slot).await?;
         Ok((connection, outcome))
     }
 
@@ -152,7 +149,6 @@ impl Visit<'_> {
     /// anything else: killed afterwards, the next visit knows.
     async fn remember_revoked(
         &self,
-        leases: &Api<Lease>,
         world: &mut World,
         certificates: &[IssuedCertificate],
         all: bool,
@@ -162,27 +158,20 @@ impl Visit<'_> {
             let memory = Memory::of(lease);
             if !memory.revoked && (all || floor.revokes(Some(memory.first_seen))) {
                 preshared::forget(self.ctx, &lease.name_any()).await?;
-                *lease = claims::revoke(leases, lease, certificates, self.now).await?;
+                *lease = self.ctx.claims.revoke(lease, certificates, self.now).await?;
                 tracing::info!(partner = self.names.partner, claim = lease.name_any(), "key revoked for good");
             }
         }
         Ok(())
     }
 
-    async fn claim_keys(
-        &self,
-        leases: &Api<Lease>,
-        world: &mut World,
-        checked: &Checked,
-        floor: Floor,
-        look: bool,
-    ) -> Result<Option<Refusal>, Error> {
+    async fn claim_keys(&self, world: &mut World, checked: &Checked, floor: Floor) -> Result<Option<Refusal>, Error> {
         let seen = floor.first_sight(self.now);
         for (lease, what) in checked.named() {
             if world.leases.iter().any(|held| held.name_any() == *lease) {
                 continue;
             }
-            match claims::claim(leases, lease, &self.names.partner, seen, look).await? {
+            match self.ctx.claims.claim(lease, &self.names.partner, seen).await? {
                 Claim::Mine(lease) => world.leases.push(*lease),
                 Claim::Of(holder) => return Ok(Some(Refusal::KeyInUse { what, holder })),
             }
@@ -409,7 +398,6 @@ impl Visit<'_> {
     /// slots that another has taken the place of.
     async fn release_unused(
         &self,
-        leases: &Api<Lease>,
         world: &World,
         checked: &Checked,
         outcome: &Outcome,
@@ -422,7 +410,7 @@ impl Visit<'_> {
         for lease in &world.leases {
             let name = lease.name_any();
             if slot.is_some() && slots::slot_of(&name).is_some_and(|held| Some(held) != slot) {
-                pool::release(leases, lease, self.ctx.settings.slot_quarantine(), self.now).await?;
+                pool::release(&self.ctx.claims, lease, self.ctx.settings.slot_quarantine(), self.now).await?;
             }
             let free = if claims::is_key(&name) {
                 !Memory::of(lease).revoked && !certified(&name)
@@ -431,7 +419,7 @@ impl Visit<'_> {
             };
             if free && !checked.named().any(|(named, _)| *named == name) {
                 preshared::forget(self.ctx, &name).await?;
-                claims::release(leases, lease).await?;
+                self.ctx.claims.release(lease).await?;
             }
         }
         Ok(())

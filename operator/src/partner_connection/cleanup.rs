@@ -8,7 +8,6 @@ use std::time::Duration;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
-    coordination::v1::Lease,
     core::v1::{ConfigMap, Secret, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
 };
@@ -179,14 +178,13 @@ async fn revocation(ctx: &Context, connection: Option<&PartnerConnection>, name:
 /// Notes which keys are revoked, with their certificates; they are never freed then.
 async fn remember_revoked(ctx: &Context, names: &Names, connection: Option<&PartnerConnection>) -> Result<(), Error> {
     let (all, floor) = revocation(ctx, connection, &names.partner).await?;
-    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     let status = connection.and_then(|connection| connection.status.as_ref());
     let certificates = status.map(|status| status.certificates.as_slice()).unwrap_or_default();
-    for lease in claims::of(&leases, &names.partner).await? {
+    for lease in ctx.claims.all_of(&names.partner).await? {
         let memory = Memory::of(&lease);
         let revoked = claims::is_key(&lease.name_any()) && (all || floor.revokes(Some(memory.first_seen)));
         if revoked && !memory.revoked {
-            claims::revoke(&leases, &lease, certificates, ctx.now()).await?;
+            ctx.claims.revoke(&lease, certificates, ctx.now()).await?;
         }
     }
     Ok(())
@@ -203,17 +201,16 @@ async fn release(ctx: &Context, names: &Names, connection: Option<&PartnerConnec
     apply::ensure_gone(&system, &names.seed_secret, false).await?;
     apply::ensure_gone(&system, &names.enrolment_secret, false).await?;
     custody::forget_all(ctx, names).await?;
-    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.settings.system_namespace);
     remember_revoked(ctx, names, connection).await?;
-    let mut held = claims::of(&leases, &names.partner).await?;
+    let mut held = ctx.claims.all_of(&names.partner).await?;
     held.sort_by_key(|lease| crate::slots::slot_of(&lease.name_any()).is_some());
     for lease in &held {
         let memory = Memory::of(lease);
         reach(preshared::forget(ctx, &lease.name_any()).await.map(|()| true))?;
         match claims::is_key(&lease.name_any()) {
             true if memory.revoked => {}
-            true => claims::release(&leases, lease).await?,
-            false => pool::release(&leases, lease, ctx.settings.slot_quarantine(), ctx.now()).await?,
+            true => ctx.claims.release(lease).await?,
+            false => pool::release(&ctx.claims, lease, ctx.settings.slot_quarantine(), ctx.now()).await?,
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What a reconcile looks at besides the connection itself. Reads only, from the API server and not from a cache: a decision
 //! on stale state would issue a certificate twice.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::{Job, JobStatus},
@@ -11,11 +12,11 @@ use k8s_openapi::api::{
 use kube::{Api, api::ListParams};
 use liaison_crds::{
     PARTNER_LABEL, PartnerConnection, SharingAgreement,
-    enrolment::{NAMESPACE_LABEL, SIGNER},
+    enrolment::{NAMESPACE_LABEL, SIGNER, token_lease},
 };
 
-use super::names::Names;
-use crate::{claims, context::Context};
+use super::{names::Names, status::is_new};
+use crate::{claims, context::Context, slots};
 
 /// Everything around a connection.
 #[derive(Debug, Default)]
@@ -43,17 +44,20 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
     let system = &ctx.settings.system_namespace;
     let partners = &ctx.settings.partners_namespace;
     let agreements: Api<SharingAgreement> = Api::namespaced(ctx.client.clone(), partners);
-    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), system);
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), system);
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), system);
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), partners);
     let store = ctx.settings.store_secret_of(&super::validate::store_of(connection, &ctx.settings.default_store));
+    // Before a first visit has ended they are made without a look; who finds them there takes them as they are.
+    let new = is_new(connection);
+    let seed_secret = async { if new { Ok(None) } else { secrets.get_opt(&names.seed_secret).await } };
+    let seed_job = async { if new { Ok(None) } else { jobs.get_opt(&names.seed_job).await } };
     let (agreement, leases, store_secret, seed_secret, seed_job, deployment, requests) = tokio::try_join!(
         agreements.get_opt(&connection.spec.agreement_ref.name),
-        claims::of(&leases, &names.partner),
+        ctx.claims.of(&names.partner, stated(ctx, connection)),
         secrets.get_opt(&store),
-        secrets.get_opt(&names.seed_secret),
-        jobs.get_opt(&names.seed_job),
+        seed_secret,
+        seed_job,
         deployments.get_opt(&names.infopol),
         requests_of(ctx, connection, &names.partner),
     )?;
@@ -63,6 +67,17 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
         _ => Vec::new(),
     };
     Ok(World { agreement, leases, store_secret, seed_secret, seed_job, seed_pods, deployment, requests })
+}
+
+/// Names of the claims that the connection's status gives away: a watch may be late, and what was granted is always looked at.
+fn stated(ctx: &Context, connection: &PartnerConnection) -> Vec<String> {
+    let Some(status) = &connection.status else { return Vec::new() };
+    let slot = status.connection.iter().filter_map(|held| ctx.pools.slot_of(&held.partner_addresses.ipv4));
+    let keys = status.wire_guard_keys_seen.iter().filter_map(|key| STANDARD.decode(&key.public_key).ok());
+    let certificates = status.certificates.iter().map(|held| claims::request_lease(&held.public_key_sha256));
+    let token = status.enrolment.iter().map(|token| token_lease(&token.token_digest));
+    let keys = keys.map(|key| claims::wire_guard_lease(&key));
+    slot.map(slots::lease_name).chain(keys).chain(certificates).chain(token).collect()
 }
 
 /// The requests of a partner that may enrol.

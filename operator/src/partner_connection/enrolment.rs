@@ -11,7 +11,6 @@ use k8s_openapi::{
     ByteString,
     api::{
         certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
-        coordination::v1::Lease,
         core::v1::Secret,
     },
     apimachinery::pkg::apis::meta::v1::Time,
@@ -251,7 +250,6 @@ impl Visit<'_> {
     /// Judges what is open, claims what it takes, and issues; `outcome` is what is granted afterwards.
     pub(super) async fn enrol(
         &self,
-        leases: &Api<Lease>,
         world: &mut World,
         checked: &Checked,
         floor: Floor,
@@ -272,8 +270,7 @@ impl Visit<'_> {
             };
             let (verdict, issued) = match judge(&request, &terms) {
                 Verdict::Issue(asked, grounds) => {
-                    let verdict =
-                        self.issue(leases, world, floor, outcome, &request.name_any(), &asked, &grounds).await?;
+                    let verdict = self.issue(world, floor, outcome, &request.name_any(), &asked, &grounds).await?;
                     let issued = matches!(verdict, Verdict::Publish(_));
                     (verdict, issued)
                 }
@@ -284,10 +281,8 @@ impl Visit<'_> {
         Ok(decided)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one visit")]
     async fn issue(
         &self,
-        leases: &Api<Lease>,
         world: &mut World,
         floor: Floor,
         outcome: &mut Outcome,
@@ -297,7 +292,7 @@ impl Visit<'_> {
     ) -> Result<Verdict, Error> {
         let partner = &self.names.partner;
         let key = &asked.request.public_key_sha256;
-        let first_seen = match claims::claim(leases, &asked.lease, partner, floor.first_sight(self.now), true).await? {
+        let first_seen = match self.ctx.claims.claim(&asked.lease, partner, floor.first_sight(self.now)).await? {
             Claim::Of(_) => return Ok(deny("KeyInUse", "the key is in use by another partner; make a new one")),
             Claim::Mine(lease) => {
                 let memory = Memory::of(&lease);
@@ -311,7 +306,7 @@ impl Visit<'_> {
             }
         };
         if let (Grounds::Token(_), Some(token)) = (grounds, outcome.enrolment.as_mut()) {
-            let Some(lease) = claims::claim_token(leases, &token.token_digest, partner, key, self.now).await? else {
+            let Some(lease) = self.ctx.claims.claim_token(&token.token_digest, partner, key, self.now).await? else {
                 return Ok(deny("TokenUsed", "the token has been used"));
             };
             if !world.leases.iter().any(|held| held.name_any() == lease.name_any()) {

@@ -126,8 +126,9 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
     let connection = ctx.wrote(&connection, status::write(&typed, &connection, &part).await?);
     publish(ctx, before.as_ref(), &connection).await;
     measure(ctx, &connection);
+    // A Job that is under way is watched; of what else is awaited not all is.
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
-    let routine = if pending { 20 } else { 600 };
+    let routine = if pending && outcome.replica.reason != status::JOB_RUNNING { 20 } else { 600 };
     let dates = plan::next_date(&next, &outcome.certificates).into_iter().chain(outcome.overlap_ends);
     let date = dates.min().map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
     Ok(Action::requeue(Duration::from_secs(u64::try_from(date.min(routine)).unwrap_or(600))))
@@ -188,7 +189,10 @@ async fn publish(
         return;
     }
     let trouble = status != "True"
-        && !matches!(reason.as_str(), "Running" | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping");
+        && !matches!(
+            reason.as_str(),
+            status::JOB_RUNNING | "WaitingForReplica" | "InfoPolStarting" | "InfoPolStopping"
+        );
     if old.is_none() && status != "True" && !trouble {
         return;
     }

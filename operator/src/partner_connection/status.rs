@@ -319,9 +319,12 @@ pub fn job_state(job: &Job, pods: &[Pod], doing: &str) -> JobState {
     JobState::Running(waiting.unwrap_or_else(|| job_under_way(doing)))
 }
 
+/// The reason of a condition that waits for a Job, which a watch tells of.
+pub const JOB_RUNNING: &str = "Running";
+
 /// A Job has said nothing yet.
 pub fn job_under_way(doing: &str) -> State {
-    State::no("Running", format!("{doing} is under way"))
+    State::no(JOB_RUNNING, format!("{doing} is under way"))
 }
 
 /// When a pod's container last ended, how, and what it said.

@@ -39,10 +39,11 @@ use liaison_operator::{context::Context, install, metrics::Metrics, partner_conn
 use serde_json::{Value, json};
 use tower::{BoxError, Layer, Service};
 
-/// Counts writes, and breaks after one of them: the write has happened, and its sender does not hear of it.
+/// Counts requests, and breaks after one that writes: the write has happened, and its sender does not hear of it.
 #[derive(Clone, Default)]
 pub struct Writes {
     pub count: Arc<AtomicUsize>,
+    pub reads: Arc<AtomicUsize>,
     /// Writes left before the break; negative means never.
     pub left: Arc<AtomicI64>,
 }
@@ -88,6 +89,9 @@ where
         // Events are told, not relied on: they are no part of the state that must converge.
         let write = request.method() != "GET" && !request.uri().path().contains("/events");
         let writes = self.writes.clone();
+        if request.method() == "GET" {
+            writes.reads.fetch_add(1, Ordering::SeqCst);
+        }
         let sent = self.inner.call(request);
         Box::pin(async move {
             let answer = sent.await;

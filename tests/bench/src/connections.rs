@@ -9,6 +9,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,6 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         authentication::v1::TokenRequest,
-        coordination::v1::Lease,
         core::v1::{Namespace, Secret, ServiceAccount},
         rbac::v1::ClusterRoleBinding,
     },
@@ -32,7 +32,7 @@ use kube::{
 };
 use liaison_crds::{PartnerConnection, SharingAgreement, schema};
 use liaison_operator::{
-    claims::{self, Claim},
+    claims::{Claim, Claims},
     slots,
 };
 use serde_json::{Value, json};
@@ -349,16 +349,16 @@ async fn of(n: usize, unique: &str) -> Result<f64> {
 
 /// Claims slots as one of four; prints what it got.
 pub async fn claim(namespace: &str, n: usize, one: usize) -> Result<()> {
-    let leases: Api<Lease> = Api::namespaced(Client::try_default().await?, namespace);
+    let claims = Arc::new(Claims::new(Api::namespaced(Client::try_default().await?, namespace)));
     let pools = pools(n)?;
     // Two of the four ask for the same partners, as an old and a new leader might.
     let got: Vec<Option<(String, u32)>> = stream::iter((one / 2..n).step_by(2))
         .map(|i| {
-            let (leases, pools) = (leases.clone(), pools);
+            let claims = claims.clone();
             async move {
                 for slot in pools.probe(&name(i)) {
                     let lease = slots::lease_name(slot);
-                    if let Claim::Mine(_) = claims::claim(&leases, &lease, &name(i), Timestamp::now(), true).await? {
+                    if let Claim::Mine(_) = claims.claim(&lease, &name(i), Timestamp::now()).await? {
                         return Result::Ok(Some((name(i), slot)));
                     }
                 }
