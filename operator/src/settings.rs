@@ -86,8 +86,8 @@ pub struct Settings {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env, default_value = "0.0.0.0:8080")]
     pub health_addr: SocketAddr,
-    /// Reconciles at a time.
-    #[arg(long, env, default_value_t = 8)]
+    /// Reconciles at a time: each waits for the API server most of its time.
+    #[arg(long, env, default_value_t = 32)]
     pub concurrency: u16,
     /// How often each replica is verified, in seconds; 0: on demand only.
     #[arg(long, env, default_value_t = 86_400)]
