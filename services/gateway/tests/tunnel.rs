@@ -642,6 +642,8 @@ fn the_gateways_own_key_changes_while_partners_come_over_one_by_one() {
     assert!(by(&gateway, &public(&second)).is_empty());
     // a comes over, with its connection; b does not, and is served.
     a.configure(&public(&second), second_port);
+    // Its data says where it is. A connection that only receives says nothing: see docs/authority.md.
+    eventually("a's request goes by the second listener", Duration::from_secs(30), || serves(&a));
     moves("by the second listener");
     eventually("a is heard there", Duration::from_secs(5), || by(&gateway, &public(&second)) == ["a"]);
     assert!(serves(&b), "b was disturbed");
