@@ -15,7 +15,6 @@ use k8s_openapi::api::{
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    core::PartialObjectMeta,
     runtime::watcher,
 };
 use liaison_crds::{PartnerConnection, SharingAgreement};
@@ -43,9 +42,9 @@ async fn a_new_connection_takes_one_visit_of_eight_writes_until_its_job_speaks()
 async fn a_watch_of_claims_saves_their_list_and_one_that_is_silent_hides_no_claim_that_a_status_relies_on() {
     let stage = Stage::new("watched").await;
     stage.agree(&["p"]).await;
-    let events: Vec<watcher::Result<watcher::Event<PartialObjectMeta<Lease>>>> =
-        vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
-    stage.ctx.claims.follow(futures::stream::iter(events)).await;
+    let told_of_none =
+        || stage.ctx.claims.follow(futures::stream::iter([Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)]));
+    told_of_none().await;
     let mut object = connection("p");
     stage.apply(&object).await;
     stage.writes.count.store(0, Ordering::SeqCst);
@@ -57,9 +56,7 @@ async fn a_watch_of_claims_saves_their_list_and_one_that_is_silent_hides_no_clai
     stage.settle("p").await;
 
     // Another operator takes over, and its watch tells of none of the claims: revoked for good all the same.
-    let events: Vec<watcher::Result<watcher::Event<PartialObjectMeta<Lease>>>> =
-        vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
-    stage.ctx.claims.follow(futures::stream::iter(events)).await;
+    told_of_none().await;
     object["spec"]["revocation"] = json!({"revoked": true});
     stage.apply(&object).await;
     stage.settle("p").await;

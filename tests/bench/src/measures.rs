@@ -167,7 +167,7 @@ impl Run<'_> {
             }
             let (mut passed, mut failed) = (None, None);
             let start = if native { 12usize.saturating_sub(set.n / 25) } else { 22usize.saturating_sub(set.n / 100) };
-            for _ in 0..TRIALS {
+            'rates: for _ in 0..TRIALS {
                 let Some(rung) = next_rung(passed, failed, start) else { break };
                 let seeds = [self.seed(), self.seed(), self.seed()];
                 let alone = self.latencies.p99(&self.source, &self.files, seeds, rung).await?;
@@ -179,9 +179,9 @@ impl Run<'_> {
                         (true, Some(side), _) => (&side.publisher, Follower::Native(side, set)),
                         (false, _, Some(side)) => match syncs.iter_mut().find(|s| s.set == set) {
                             Some(sync) => (&side.hub, Follower::Liaison(sync)),
-                            None => break,
+                            None => break 'rates,
                         },
-                        _ => break,
+                        _ => break 'rates,
                     };
                     let watched = live(server, &self.files, seed, rate(rung), hold(rung), follower, &none).await?;
                     let holds = watched.p99 < 2.0 * alone && watched.sustained();
