@@ -292,6 +292,7 @@ impl<T: Tunnel> Control<T> {
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
+                    self.tunnel.compare().await;
                     self.tell_listeners(&self.gate.view().table);
                     // What is said in status, whoever serves says.
                     if self.active {

@@ -246,15 +246,15 @@ impl FilteredTun {
                 metrics.dropped("out", drop.label());
                 return None;
             }
-            let other = !switch.first_alone() && destination(&packet).is_some_and(|to| switch.goes(to) == 1);
-            let packet = packet.try_into_ip().ok()?;
-            if !other {
-                return Some(packet);
-            }
-            if !switch.hand(packet) {
+            let [first, second] = match destination(&packet) {
+                Some(to) if !switch.first_alone() => switch.goes(to),
+                _ => [true, false],
+            };
+            let copy = second.then(|| Packet::copy_from(&packet[..])).and_then(|copy| copy.try_into_ip().ok());
+            if copy.is_some_and(|copy| !switch.hand(copy)) {
                 metrics.dropped("out", Drop::Device.label());
             }
-            None
+            first.then_some(packet)?.try_into_ip().ok()
         }))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The gateway's own WireGuard key changes without a gap: a second listener with the new key is opened on a port of its own, partners
 //! come over to it one by one, and the first is closed. Meanwhile a partner is a peer of both. What it sends says where it is: its data
-//! is authenticated by that listener, and cannot be a recording, so what goes to it goes by the same listener from then on.
+//! is authenticated by that listener, and cannot be a recording, so what goes to it goes by the same listener from then on. A handshake
+//! alone may be a recording, and a partner that only receives sends nothing else: what goes to it goes by both, until it is heard.
 
 use std::{
     collections::HashMap,
@@ -38,6 +39,8 @@ struct State {
     before: usize,
     /// By which listener each partner's address was heard last.
     by: HashMap<IpAddr, usize>,
+    /// By which listener each partner's address shook hands last.
+    shook: HashMap<IpAddr, usize>,
     /// What goes by the second listener.
     queue: Option<mpsc::Sender<Packet<Ip>>>,
 }
@@ -57,6 +60,7 @@ impl Switch {
         }
         if now != BOTH {
             state.by.clear();
+            state.shook.clear();
         }
         self.only.store(now, Ordering::Relaxed);
     }
@@ -72,14 +76,25 @@ impl Switch {
         }
     }
 
-    /// By which listener a packet to `destination` goes.
-    pub fn goes(&self, destination: IpAddr) -> usize {
+    /// By which listener each partner's address shook hands last, while there are two.
+    pub fn shook(&self, latest: HashMap<IpAddr, usize>) {
+        if self.only.load(Ordering::Relaxed) == BOTH {
+            self.state.write().unwrap_or_else(PoisonError::into_inner).shook = latest;
+        }
+    }
+
+    /// By which listeners a packet to `destination` goes: the one by which it was heard last, and the one by which it shook hands
+    /// since, if that is the other.
+    pub fn goes(&self, destination: IpAddr) -> [bool; LISTENERS] {
+        let by = |listener: usize| [listener == 0, listener == 1];
         match self.only.load(Ordering::Relaxed) {
             BOTH => {
                 let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-                state.by.get(&destination).copied().unwrap_or(state.before)
+                let heard = state.by.get(&destination).copied().unwrap_or(state.before);
+                let shook = state.shook.get(&destination).copied().unwrap_or(heard);
+                if heard == shook { by(heard) } else { [true; LISTENERS] }
             }
-            only => usize::from(only),
+            only => by(usize::from(only)),
         }
     }
 
@@ -124,27 +139,51 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const FIRST: [bool; LISTENERS] = [true, false];
+    const SECOND: [bool; LISTENERS] = [false, true];
+
     #[test]
     fn packets_go_where_data_came_from() {
         let (a, b) = (ip("100.72.0.3"), ip("100.72.0.5"));
         let switch = Switch::default();
         switch.came(a, 1);
-        assert_eq!((switch.goes(a), switch.by(&[a])), (0, Some(0)), "there is one");
+        assert_eq!((switch.goes(a), switch.by(&[a])), (FIRST, Some(0)), "there is one");
         assert!(switch.first_alone());
 
         switch.open([true, true]);
-        assert_eq!((switch.goes(a), switch.by(&[a])), (0, None), "not heard since there are two: where it was");
+        assert_eq!((switch.goes(a), switch.by(&[a])), (FIRST, None), "not heard since there are two: where it was");
         switch.came(a, 1);
-        assert_eq!((switch.goes(a), switch.by(&[a]), switch.goes(b), switch.by(&[b])), (1, Some(1), 0, None));
+        assert_eq!((switch.goes(a), switch.by(&[a]), switch.goes(b), switch.by(&[b])), (SECOND, Some(1), FIRST, None));
         switch.came(a, 0);
-        assert_eq!((switch.goes(a), switch.by(&[a])), (0, Some(0)), "it went back");
+        assert_eq!((switch.goes(a), switch.by(&[a])), (FIRST, Some(0)), "it went back");
 
         switch.open([false, true]);
-        assert_eq!((switch.goes(a), switch.goes(b), switch.by(&[b])), (1, 1, Some(1)));
+        assert_eq!((switch.goes(a), switch.goes(b), switch.by(&[b])), (SECOND, SECOND, Some(1)));
         switch.open([true, true]);
-        assert_eq!((switch.goes(a), switch.by(&[a])), (1, None), "the next rotation, the other way");
+        assert_eq!((switch.goes(a), switch.by(&[a])), (SECOND, None), "the next rotation, the other way");
         switch.came(a, 0);
-        assert_eq!((switch.goes(a), switch.goes(b)), (0, 1));
+        assert_eq!((switch.goes(a), switch.goes(b)), (FIRST, SECOND));
+    }
+
+    #[test]
+    fn packets_go_by_both_to_whom_shook_hands_and_is_not_heard() {
+        let (a, b) = (ip("100.72.0.3"), ip("100.72.0.5"));
+        let switch = Switch::default();
+        switch.shook([(a, 1)].into());
+        assert_eq!(switch.goes(a), FIRST, "there is one");
+        switch.open([true, true]);
+        assert_eq!(switch.goes(a), FIRST, "and what was before is forgotten");
+
+        switch.shook([(a, 1), (b, 0)].into());
+        assert_eq!((switch.goes(a), switch.by(&[a]), switch.goes(b)), ([true; LISTENERS], None, FIRST));
+        switch.came(a, 0);
+        assert_eq!(switch.goes(a), [true; LISTENERS], "somebody played a handshake back: it is served where it is");
+        switch.came(a, 1);
+        assert_eq!((switch.goes(a), switch.by(&[a])), (SECOND, Some(1)), "it is there");
+
+        switch.open([false, true]);
+        switch.open([true, true]);
+        assert_eq!(switch.goes(a), SECOND);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! learned from the peers' own packets and never written: writing them would cut roaming partners.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -89,6 +89,9 @@ pub trait Tunnel: Send + Sync + 'static {
     /// Has a listener for each of the gateway's own keys, with all peers; closes one that has no key any more. No-op when they are
     /// the same.
     fn set_private_keys(&self, keys: PrivateKeys) -> BoxFuture<'_, Result<(), TunnelError>>;
+    /// While there are two listeners: looks by which of them each peer shook hands last. What goes to one that has not been heard there
+    /// goes by both, so that a partner that comes over and only receives does not stand still.
+    fn compare(&self) -> BoxFuture<'_, ()>;
     /// By which listener data has come from one of a partner's addresses, if any has since there are two.
     fn by(&self, addresses: &[IpAddr]) -> Option<usize>;
 }
@@ -314,6 +317,24 @@ impl Tunnel for Userspace {
             }
             (state.keys, state.second) = (keys, second);
             Ok(())
+        })
+    }
+
+    fn compare(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let open = self.state.lock().await.open();
+            let [first, second] = open.as_slice() else { return };
+            let mut latest: HashMap<IpAddr, (Duration, usize)> = HashMap::new();
+            for (listener, device) in [first, second].into_iter().enumerate() {
+                for found in device.peers().await {
+                    let Some(age) = found.stats.last_handshake else { continue };
+                    for address in found.peer.allowed_ips {
+                        let known = latest.entry(address.ip()).or_insert((age, listener));
+                        *known = (*known).min((age, listener));
+                    }
+                }
+            }
+            self.switch.shook(latest.into_iter().map(|(address, (_, listener))| (address, listener)).collect());
         })
     }
 
