@@ -23,6 +23,11 @@ pub fn params() -> PatchParams {
     PatchParams::apply(MANAGER).force()
 }
 
+/// Parameters of every merge patch.
+pub fn merging() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
+
 /// Applies an object if it is missing or differs; returns what is there now.
 pub async fn ensure<K>(api: &Api<K>, mut desired: K) -> Result<K, kube::Error>
 where

@@ -20,7 +20,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, Preconditions},
     core::PartialObjectMeta,
     runtime::watcher,
 };
@@ -185,8 +185,7 @@ impl Claims {
             annotations[crl::CERTIFICATES] = json!(noted);
         }
         let patch = json!({"metadata": {"annotations": annotations}});
-        let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
-        self.leases.patch(&name, &params, &Patch::Merge(&patch)).await
+        self.leases.patch(&name, &apply::merging(), &Patch::Merge(&patch)).await
     }
 
     /// Frees a claim, unless it has changed hands since it was read.

@@ -191,6 +191,16 @@ pub async fn ensure_tls(
     if let Some(live) = api.get_opt(&wanted.name).await? {
         return renew(api, live, wanted, authority, now).await;
     }
+    make_tls(api, wanted, authority, now).await
+}
+
+/// The same for a Secret that is hardly there yet: it is not looked for first.
+pub async fn make_tls(
+    api: &Api<Secret>,
+    wanted: &Wanted,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<Secret, Error> {
     let made = fill(Secret::default(), wanted, authority, now)?;
     let (live, made_now) = apply::create_once(api, &made).await?;
     if made_now { Ok(live) } else { renew(api, live, wanted, authority, now).await }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, Preconditions},
 };
 use liaison_crds::{PARTNER_LABEL, PartnerConnection, RELEASED_ANNOTATION};
 use serde_json::json;
@@ -188,7 +188,7 @@ async fn take_back(claims: &Claims, lease: &Lease) -> Result<(), kube::Error> {
         "resourceVersion": lease.resource_version(),
         "annotations": {RELEASED_ANNOTATION: null},
     }});
-    claims.api().patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await.map(drop)
+    claims.api().patch(&lease.name_any(), &apply::merging(), &Patch::Merge(&patch)).await.map(drop)
 }
 
 /// Gives a slot up: it is free after the quarantine.
@@ -205,15 +205,11 @@ pub async fn release(
         return Ok(());
     }
     let patch = json!({"metadata": {"uid": lease.uid(), "annotations": {RELEASED_ANNOTATION: now.to_string()}}});
-    match claims.api().patch(&lease.name_any(), &params(), &Patch::Merge(&patch)).await {
+    match claims.api().patch(&lease.name_any(), &apply::merging(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
         Err(error) if apply::is_gone(&error) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-fn params() -> PatchParams {
-    PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// How full the pool is.

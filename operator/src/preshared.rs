@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt, api::Patch};
 use serde_json::json;
 
 use crate::{apply, context::Context, install};
@@ -41,7 +38,7 @@ pub async fn ensure(ctx: &Context, lease: &str, value: [u8; 32]) -> Result<(), k
         "metadata": {"resourceVersion": live.resource_version()},
         "stringData": {entry: value},
     });
-    api.patch(name, &params(), &Patch::Merge(&patch)).await.map(drop)
+    api.patch(name, &apply::merging(), &Patch::Merge(&patch)).await.map(drop)
 }
 
 /// The preshared key of a WireGuard key, base64.
@@ -58,7 +55,7 @@ pub async fn forget(ctx: &Context, lease: &str) -> Result<(), kube::Error> {
     let _alone = ctx.preshared.lock().await;
     match api.get_opt(name).await? {
         Some(live) if has(&live, entry) => {
-            api.patch(name, &params(), &Patch::Merge(&json!({"data": {entry: null}}))).await.map(drop)
+            api.patch(name, &apply::merging(), &Patch::Merge(&json!({"data": {entry: null}}))).await.map(drop)
         }
         _ => Ok(()),
     }
@@ -70,10 +67,6 @@ fn secrets(ctx: &Context) -> Api<Secret> {
 
 fn has(secret: &Secret, entry: &str) -> bool {
     secret.data.as_ref().is_some_and(|data| data.contains_key(entry))
-}
-
-fn params() -> PatchParams {
-    PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 #[cfg(test)]

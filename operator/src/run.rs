@@ -35,7 +35,10 @@ use liaison_crds::{
     PARTNER_LABEL, PartnerConnection, SharingAgreement,
     leader::{Candidate, Pace},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use crate::{
     apply,
@@ -193,8 +196,10 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
     let context = Arc::new(context);
     let config = controller::Config::default().concurrency(settings.concurrency).debounce(Duration::from_millis(100));
 
+    let (respecified, agreements_of) = mpsc::unbounded_channel();
+    let of_spec = tell_agreements(watched(Api::namespaced(client.clone(), ns)), respecified);
     let connection_queue = stream::select_all([
-        own(Api::namespaced(client.clone(), ns), connections_writer, &context),
+        own(of_spec, connections_writer, &context),
         of_agreements(Api::namespaced(client.clone(), ns), connections.clone(), ns),
         labelled::<Deployment>(Api::namespaced(client.clone(), ns), ns, &context),
         labelled::<Job>(Api::namespaced(client.clone(), &settings.system_namespace), ns, &context),
@@ -205,8 +210,8 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         of_authority(context.authorities(), connections.clone()),
     ]);
     let agreement_queue = stream::select_all([
-        own(Api::namespaced(client.clone(), ns), agreements_writer, &context),
-        of_connections(Api::namespaced(client.clone(), ns), ns),
+        own(watched(Api::namespaced(client.clone(), ns)), agreements_writer, &context),
+        of_connections(agreements_of, ns),
     ]);
     let on_connection_error = |object: Arc<Connection>, error: &partner_connection::Error, ctx: Arc<Context>| {
         partner_connection::on_error(&object, error, &ctx)
@@ -297,53 +302,59 @@ fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Every change of the objects themselves but those that a visit made, and all of them for their store.
-fn own<K>(api: Api<K>, writer: reflector::store::Writer<K>, context: &Arc<Context>) -> Queue<K>
+/// What a watch of objects tells.
+type Events<K> = std::pin::Pin<Box<dyn Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send>>;
+
+fn watched<K>(api: Api<K>) -> Events<K>
 where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    Box::pin(watcher(api, watching()).default_backoff().modify(|object| object.managed_fields_mut().clear()))
+}
+
+/// Every change of the objects themselves but those that a visit made, and all of them for their store.
+fn own<K>(events: Events<K>, writer: reflector::store::Writer<K>, context: &Arc<Context>) -> Queue<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     let context = context.clone();
-    let stream = watcher(api, watching())
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects();
-    Box::pin(stream.try_filter_map(move |object| {
+    Box::pin(events.reflect(writer).applied_objects().try_filter_map(move |object| {
         let found = (!context.written.is(&object)).then(|| ObjectRef::from_obj(&object));
         async move { Ok(found) }
     }))
 }
 
-/// Every object when it comes, when its spec changes and when it goes, but not when somebody writes its status.
-fn of_spec<K>(api: Api<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
-{
-    let mut seen = HashMap::new();
-    watcher(api, watching()).default_backoff().try_filter_map(move |event| {
-        let object = match event {
+/// Of what a watch tells, every object when it comes, when its spec changes and when it goes, but not when somebody writes its status.
+#[derive(Default)]
+struct Specs(HashMap<Option<String>, Option<i64>>);
+
+impl Specs {
+    fn changed<'a, K: Resource>(&mut self, event: &'a watcher::Event<K>) -> Option<&'a K> {
+        match event {
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                 // The API server counts a deletion that has begun as a generation too.
                 let (uid, generation) = (object.meta().uid.clone(), object.meta().generation);
-                (seen.insert(uid, generation) != Some(generation)).then_some(object)
+                (self.0.insert(uid, generation) != Some(generation)).then_some(object)
             }
             watcher::Event::Delete(object) => {
-                seen.remove(&object.meta().uid);
+                self.0.remove(&object.meta().uid);
                 Some(object)
             }
             watcher::Event::Init | watcher::Event::InitDone => None,
-        };
-        std::future::ready(Ok(object))
-    })
+        }
+    }
 }
 
 /// Every agreement that changes, for all connections that name it.
 fn of_agreements(api: Api<Agreement>, connections: Store<Connection>, ns: &str) -> Queue<Connection> {
     let ns = ns.to_owned();
+    let mut specs = Specs::default();
+    let changed = watched(api).try_filter_map(move |event| {
+        std::future::ready(Ok(specs.changed(&event).map(|agreement| agreement.meta().name.clone())))
+    });
     Box::pin(
-        of_spec(api)
-            .map_ok(move |agreement| {
-                let name = agreement.meta().name.clone();
+        changed
+            .map_ok(move |name| {
                 let named: Vec<_> = connections
                     .state()
                     .iter()
@@ -371,14 +382,22 @@ fn of_authority(
     }))
 }
 
-/// Every connection that changes, for the agreement that it names.
-fn of_connections(api: Api<Connection>, ns: &str) -> Queue<Agreement> {
-    let ns = ns.to_owned();
-    Box::pin(of_spec(api).try_filter_map(move |guard| {
-        let name = guard.0.ok().map(|connection| connection.spec.agreement_ref.name);
-        let found = name.map(|name| ObjectRef::new(&name).within(&ns));
-        async move { Ok(found) }
+/// Passes on what the watch of connections tells, and the name of each one's agreement when its spec changes.
+fn tell_agreements(events: Events<Connection>, names: mpsc::UnboundedSender<String>) -> Events<Connection> {
+    let mut specs = Specs::default();
+    Box::pin(events.inspect_ok(move |event| {
+        if let Some(Ok(connection)) = specs.changed(event).map(|guard| &guard.0) {
+            // Nobody listens any more only where all ends.
+            let _ = names.send(connection.spec.agreement_ref.name.clone());
+        }
     }))
+}
+
+/// Every connection whose spec changes, for the agreement that it names.
+fn of_connections(mut names: mpsc::UnboundedReceiver<String>, ns: &str) -> Queue<Agreement> {
+    let ns = ns.to_owned();
+    let names = stream::poll_fn(move |polled| names.poll_recv(polled));
+    Box::pin(names.map(move |name| Ok(ObjectRef::new(&name).within(&ns))))
 }
 
 /// Every change of an object of ours that bears a partner's label, by its metadata alone, but those that a visit made.

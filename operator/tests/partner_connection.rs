@@ -50,9 +50,9 @@ async fn a_watch_of_claims_saves_their_list_and_one_that_is_silent_hides_no_clai
     stage.writes.count.store(0, Ordering::SeqCst);
     stage.writes.reads.store(0, Ordering::SeqCst);
     stage.reconcile("p").await.unwrap();
-    // The connection, its agreement, the store's Secret, the Deployment and the reader's Secret; no claim is looked for.
+    // Its agreement and the store's Secret; no claim is looked for.
     let counted = [&stage.writes.reads, &stage.writes.count].map(|count| count.load(Ordering::SeqCst));
-    assert_eq!(counted, [5, 8]);
+    assert_eq!(counted, [2, 8]);
     stage.settle("p").await;
 
     // Another operator takes over, and its watch tells of none of the claims: revoked for good all the same.

@@ -16,10 +16,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Resource, ResourceExt, api::Patch};
 use liaison_crds::{
     PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment,
     partner_connection::IssuedCertificate, revocation::Floor,
@@ -272,8 +269,7 @@ impl Visit<'_> {
         }
         let api: Api<Deployment> = self.partners();
         let stop = json!({"spec": {"replicas": 0}});
-        let params = PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() };
-        Ok(Some(api.patch(&self.names.infopol, &params, &Patch::Merge(&stop)).await?))
+        Ok(Some(api.patch(&self.names.infopol, &apply::merging(), &Patch::Merge(&stop)).await?))
     }
 
     /// The reader's Secret, its verifier, and the seed Job.
@@ -295,7 +291,7 @@ impl Visit<'_> {
                 ),
             ));
         }
-        let reader = self.reader(connection).await?;
+        let reader = self.reader(connection, world.seed_secret.is_none()).await?;
         let secrets: Api<Secret> = self.system();
         if world.seed_secret.is_none() {
             let password = install::text(&reader, "password")
@@ -336,8 +332,8 @@ impl Visit<'_> {
         })
     }
 
-    /// The Secret of the reader's password and certificate.
-    async fn reader(&self, connection: &PartnerConnection) -> Result<Secret, Error> {
+    /// The Secret of the reader's password and certificate. `new`: it is hardly there yet.
+    async fn reader(&self, connection: &PartnerConnection, new: bool) -> Result<Secret, Error> {
         let role = self.role()?;
         let password = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let subject = Subject { common_name: role.clone(), client: true, ..Subject::default() };
@@ -349,7 +345,12 @@ impl Visit<'_> {
             subject,
             tls_type: false,
         };
-        Ok(install::ensure_tls(&self.partners(), &wanted, &self.ctx.authority(), self.now).await?)
+        let (api, authority) = (self.partners(), self.ctx.authority());
+        Ok(if new {
+            install::make_tls(&api, &wanted, &authority, self.now).await?
+        } else {
+            install::ensure_tls(&api, &wanted, &authority, self.now).await?
+        })
     }
 
     /// The read service.
@@ -361,7 +362,7 @@ impl Visit<'_> {
     ) -> Result<Option<Deployment>, Error> {
         let (settings, names) = (&self.ctx.settings, self.names);
         let Some(store) = world.store_secret.as_ref().and_then(store) else { return Ok(world.deployment.clone()) };
-        self.reader(connection).await?;
+        self.reader(connection, false).await?;
         let wanted = Wanted {
             name: names.infopol_tls.clone(),
             tls_type: true,

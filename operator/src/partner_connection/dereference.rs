@@ -48,17 +48,20 @@ pub async fn dereference(ctx: &Context, connection: &PartnerConnection, names: &
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), system);
     let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), partners);
     let store = ctx.settings.store_secret_of(&super::validate::store_of(connection, &ctx.settings.default_store));
-    // Before a first visit has ended they are made without a look; who finds them there takes them as they are.
+    // Before a first visit has ended they are made without a look; who finds them there takes them as they are. Nor does one that is
+    // to serve start its InfoPol yet; one that is not to serve stops what there may be.
     let new = is_new(connection);
+    let serving = connection.spec.suspend != Some(true) && connection.spec.revocation.is_none();
     let seed_secret = async { if new { Ok(None) } else { secrets.get_opt(&names.seed_secret).await } };
     let seed_job = async { if new { Ok(None) } else { jobs.get_opt(&names.seed_job).await } };
+    let deployment = async { if new && serving { Ok(None) } else { deployments.get_opt(&names.infopol).await } };
     let (agreement, leases, store_secret, seed_secret, seed_job, deployment, requests) = tokio::try_join!(
         agreements.get_opt(&connection.spec.agreement_ref.name),
         ctx.claims.of(&names.partner, stated(ctx, connection)),
         secrets.get_opt(&store),
         seed_secret,
         seed_job,
-        deployments.get_opt(&names.infopol),
+        deployment,
         requests_of(ctx, connection, &names.partner),
     )?;
     // A Job of which its controller has not spoken yet has none.

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::Patch,
     runtime::events::{Event, EventType},
 };
 use liaison_crds::{
@@ -378,10 +378,6 @@ fn approved(request: &CertificateSigningRequest) -> bool {
     conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Approved"))
 }
 
-fn params() -> PatchParams {
-    PatchParams { field_manager: Some(apply::MANAGER.to_owned()), ..PatchParams::default() }
-}
-
 fn condition(kind: &str, reason: &str, message: &str) -> serde_json::Value {
     json!({"type": kind, "status": "True", "reason": reason, "message": message})
 }
@@ -395,13 +391,13 @@ async fn publish(ctx: &Context, request: &CertificateSigningRequest, chain: &str
             "metadata": {"resourceVersion": version},
             "status": {"conditions": [condition("Approved", "Checked", "the partner may have this certificate")]},
         });
-        version = api.patch_approval(&name, &params(), &Patch::Merge(&patch)).await?.metadata.resource_version;
+        version = api.patch_approval(&name, &apply::merging(), &Patch::Merge(&patch)).await?.metadata.resource_version;
     }
     let patch = json!({
         "metadata": {"resourceVersion": version},
         "status": {"certificate": ByteString(chain.as_bytes().to_vec())},
     });
-    api.patch_status(&name, &params(), &Patch::Merge(&patch)).await.map(drop)
+    api.patch_status(&name, &apply::merging(), &Patch::Merge(&patch)).await.map(drop)
 }
 
 /// Denied; or Failed, where somebody else has approved it.
@@ -420,9 +416,9 @@ async fn refuse(ctx: &Context, request: &CertificateSigningRequest, denial: &Den
     });
     let (name, patch) = (request.name_any(), Patch::Merge(&patch));
     if was_approved {
-        api.patch_status(&name, &params(), &patch).await.map(drop)
+        api.patch_status(&name, &apply::merging(), &patch).await.map(drop)
     } else {
-        api.patch_approval(&name, &params(), &patch).await.map(drop)
+        api.patch_approval(&name, &apply::merging(), &patch).await.map(drop)
     }
 }
 

@@ -73,11 +73,11 @@ impl Error {
     }
 }
 
-/// Reconciles one connection, as the API server has it now.
+/// Reconciles one connection, as the API server has it now, whatever of it the watch has told.
 pub async fn reconcile(object: Arc<DeserializeGuard<PartnerConnection>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = object.meta().name.clone().unwrap_or_default();
     // On the heap: a visit's state is large, and what polls it may have a small stack.
-    let result = Box::pin(visit(&name, &ctx)).await;
+    let result = Box::pin(visit(&object, &ctx)).await;
     let label = result.as_ref().map_or_else(Error::reason, |_| "ok");
     ctx.metrics.reconciles.get_or_create(&metrics::Reconcile { kind: "PartnerConnection", result: label }).inc();
     if result.is_ok() {
@@ -94,21 +94,25 @@ pub fn on_error(object: &DeserializeGuard<PartnerConnection>, error: &Error, ctx
     Action::requeue(wait)
 }
 
-async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
-    let api: Api<DeserializeGuard<PartnerConnection>> =
-        Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
-    let Some(guard) = api.get_opt(name).await? else { return Ok(Action::await_change()) };
-    let names = Names::new(name, guard.meta().uid.as_deref().unwrap_or_default());
-    if guard.meta().deletion_timestamp.is_some() {
-        return Box::pin(cleanup::cleanup(ctx, &guard, &names)).await;
-    }
-    let mut connection = match guard.0 {
-        Ok(connection) => connection,
-        Err(invalid) => return refuse_unreadable(ctx, &invalid).await,
+async fn visit(told: &DeserializeGuard<PartnerConnection>, ctx: &Context) -> Result<Action, Error> {
+    let name = told.meta().name.as_deref().unwrap_or_default();
+    let names = |uid: &Option<String>| Names::new(name, uid.as_deref().unwrap_or_default());
+    let connection = if let Some(connection) = first(told, ctx).await? {
+        connection
+    } else {
+        let api: Api<DeserializeGuard<PartnerConnection>> =
+            Api::namespaced(ctx.client.clone(), &ctx.settings.partners_namespace);
+        let Some(guard) = api.get_opt(name).await? else { return Ok(Action::await_change()) };
+        if guard.meta().deletion_timestamp.is_some() {
+            return Box::pin(cleanup::cleanup(ctx, &guard, &names(&guard.meta().uid))).await;
+        }
+        match guard.0 {
+            Ok(connection) if is_final(&connection) => connection,
+            Ok(connection) => finalize(ctx, &connection).await?,
+            Err(invalid) => return refuse_unreadable(ctx, &invalid).await,
+        }
     };
-    if !connection.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        connection = finalize(ctx, &connection).await?;
-    }
+    let names = names(&connection.metadata.uid);
     let now = ctx.now();
     let world = dereference::dereference(ctx, &connection, &names).await?;
     let store = &ctx.settings.default_store;
@@ -137,6 +141,24 @@ async fn visit(name: &str, ctx: &Context) -> Result<Action, Error> {
 fn ready(connection: &PartnerConnection) -> bool {
     let all = connection.status.iter().flat_map(|status| &status.conditions);
     all.into_iter().any(|condition| condition.type_ == conditions::READY && condition.status == "True")
+}
+
+/// A connection at which no visit has been yet, with its finalizer. It is not read again: the write fails if it is not any more what
+/// the watch has told.
+async fn first(told: &DeserializeGuard<PartnerConnection>, ctx: &Context) -> Result<Option<PartnerConnection>, Error> {
+    let Ok(connection) = &told.0 else { return Ok(None) };
+    if is_final(connection) || connection.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    match finalize(ctx, connection).await {
+        Ok(connection) => Ok(Some(connection)),
+        Err(Error::Kube(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_final(connection: &PartnerConnection) -> bool {
+    connection.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 async fn finalize(ctx: &Context, connection: &PartnerConnection) -> Result<PartnerConnection, Error> {
