@@ -101,6 +101,14 @@ pub enum Refusal {
         /// Whose it is.
         holder: String,
     },
+    /// The installation has no shard of the gateway of this name.
+    #[error("`gateway` must be one of this installation's ({known}), or absent; '{gateway}' is none of them")]
+    GatewayNotFound {
+        /// What was asked for.
+        gateway: String,
+        /// Those that there are.
+        known: String,
+    },
     /// A WireGuard public key that is none.
     #[error(
         "`credentials.wireGuard.publicKeys[{index}]` must be a Curve25519 public key in base64, as `wg pubkey` prints it"
@@ -133,6 +141,7 @@ impl Refusal {
             Self::NotAParty { .. } => "NotAParty",
             Self::GroupExceedsAgreement { .. } | Self::TermExceedsAgreement { .. } => "ShareExceedsAgreement",
             Self::KeyInUse { .. } => "KeyInUse",
+            Self::GatewayNotFound { .. } => "GatewayNotFound",
             Self::InvalidKey { .. } => "InvalidKey",
             Self::InvalidSigningRequest { .. } => "InvalidSigningRequest",
         }
@@ -153,6 +162,7 @@ impl Refusal {
             | Self::GroupExceedsAgreement { .. }
             | Self::TermExceedsAgreement { .. }
             | Self::KeyInUse { .. }
+            | Self::GatewayNotFound { .. }
             | Self::InvalidKey { .. }
             | Self::InvalidSigningRequest { .. } => false,
         }

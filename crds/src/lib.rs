@@ -1,10 +1,11 @@
 //! The two resources of `federation.csc-scc.gc.ca/v1alpha1` and their pure validation.
 //!
-//! Types, and what can be said of them without a cluster; and [`leader`], which operator and gateway have in common. `crds/yaml` is
+//! Types, and what can be said of them without a cluster; and [`leader`] and [`gateway`], which operator and gateway have in common. `crds/yaml` is
 //! generated from here and checked for drift.
 
 pub mod acceptance;
 pub mod enrolment;
+pub mod gateway;
 pub mod leader;
 pub mod partner_connection;
 pub mod revocation;
@@ -12,6 +13,7 @@ mod rules;
 pub mod schema;
 pub mod sharing_agreement;
 
+pub use gateway::GatewayName;
 pub use partner_connection::{PartnerConnection, PartnerConnectionSpec, PartnerConnectionStatus};
 pub use sharing_agreement::{SharingAgreement, SharingAgreementSpec, SharingAgreementStatus};
 

@@ -14,7 +14,10 @@ use liaison_records::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{acknowledgements_schema, conditions_schema, time_schema};
+use crate::{
+    gateway::{LONGEST as GATEWAY_LONGEST, PATTERN as GATEWAY_PATTERN},
+    schema::{acknowledgements_schema, conditions_schema, time_schema},
+};
 
 /// One partner: who, under which agreement, what is shared, and the public keys by which it connects.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +46,7 @@ use crate::schema::{acknowledgements_schema, conditions_schema, time_schema};
         json_path = ".status.connection.partnerAddresses.ipv4",
         priority = 1
     ),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".status.connection.gateway", priority = 1),
     printcolumn(
         name = "Certificate-Expires",
         type_ = "string",
@@ -85,6 +89,11 @@ pub struct PartnerConnectionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 7, max = 15), regex(pattern = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"))]
     pub tunnel_address: Option<String>,
+    /// The shard of the gateway that serves the partner, by its name in the chart's `gateway.shards`. Absent: Liaison chooses one,
+    /// which the partner keeps. Another name cuts the partner until it has the new `status.connection.endpoint` and key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = GATEWAY_LONGEST), regex(pattern = GATEWAY_PATTERN))]
+    pub gateway: Option<String>,
     /// Where the partner's replica stands; absent means the installation's default store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<Replica>,
@@ -498,6 +507,10 @@ pub struct VerifiedReplica {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
+    /// The shard of the gateway that serves the partner; what follows is that shard's. Absent: the one named `gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = GATEWAY_LONGEST), regex(pattern = GATEWAY_PATTERN))]
+    pub gateway: Option<String>,
     /// `host:port` (UDP) of the gateway.
     #[schemars(length(max = 262))]
     pub endpoint: String,

@@ -61,7 +61,7 @@ fn the_table_fits_a_terminal() {
     assert_eq!(shown(false), ["PARTNER", "READY", "CONNECTED", "FRESH", "AGE"]);
     assert_eq!(
         shown(true),
-        ["ORGANIZATION", "AGREEMENT", "TUNNEL", "CERTIFICATE-EXPIRES", "VERIFIED", "REASON", "MESSAGE"]
+        ["ORGANIZATION", "AGREEMENT", "TUNNEL", "GATEWAY", "CERTIFICATE-EXPIRES", "VERIFIED", "REASON", "MESSAGE"]
     );
     // kubectl cuts nothing: names of organizations are long, so they stand with -o wide. A name of 29 characters still fits.
     let row = |name: &str| format!("{name}   PARTNER   Unknown   CONNECTED   Unknown   3d12h").len();

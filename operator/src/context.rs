@@ -22,7 +22,7 @@ use crate::{
     backoff::Backoff,
     ca::{Authority, Signer},
     claims::Claims,
-    gateway_keys::Gateway,
+    gateway_keys::Gateways,
     install::Installed,
     metrics::Metrics,
     partner_connection::status::only_ours,
@@ -42,8 +42,8 @@ pub struct Context {
     authority: watch::Sender<Arc<Authority>>,
     /// What signs statements and bundles; another when its certificate was renewed.
     signer: watch::Sender<Arc<Signer>>,
-    /// What partners are told of the gateway; another while its own key changes.
-    gateway: watch::Sender<Arc<Gateway>>,
+    /// What partners are told of each shard of the gateway; something else while its own key changes.
+    gateways: watch::Sender<Arc<Gateways>>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Claims of slots and keys.
@@ -82,7 +82,7 @@ impl Context {
             pools,
             authority: watch::Sender::new(installed.authority),
             signer: watch::Sender::new(installed.signer),
-            gateway: watch::Sender::new(installed.gateway),
+            gateways: watch::Sender::new(installed.gateways),
             claims,
             metrics,
             backoff: Backoff::default(),
@@ -99,16 +99,16 @@ impl Context {
         self.authority.borrow().clone()
     }
 
-    /// What partners are told of the gateway, as it is now.
-    pub fn gateway(&self) -> Arc<Gateway> {
-        self.gateway.borrow().clone()
+    /// What partners are told of each shard of the gateway, as it is now.
+    pub fn gateways(&self) -> Arc<Gateways> {
+        self.gateways.borrow().clone()
     }
 
-    /// Takes what the installation has now: perhaps another issuing CA, other roots beside it, or another key of the gateway; then
+    /// Takes what the installation has now: perhaps another issuing CA, other roots beside it, or another key of the gateway's own; then
     /// what was issued and told is looked at again.
     pub fn take(&self, installed: Installed) {
-        let moved = *self.gateway.borrow() != installed.gateway;
-        self.gateway.send_replace(installed.gateway);
+        let moved = *self.gateways.borrow() != installed.gateways;
+        self.gateways.send_replace(installed.gateways);
         self.authority.send_if_modified(|held| {
             let other = !held.is_same(&installed.authority);
             *held = installed.authority;

@@ -1,26 +1,26 @@
 //! The gateway's own WireGuard key, and how it changes without a gap: made for the listener that has none, told to partners once
 //! every gateway listens with it, and the one before taken away once nobody's data comes by that any more.
 //!
-//! What there is is the Secret `gateway-wireguard`: a private and a public key for each listener, and which of them partners are told.
-//! What to do next is pure; each step is one write of that Secret.
+//! Each shard has its own, and changes it on its own: what there is is the Secret `<shard>-wireguard`, a private and a public key for each
+//! listener, and which of them partners are told. What to do next is pure; each step is one write of that Secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt, api::PostParams};
+use liaison_crds::GatewayName;
 use serde::Serialize;
 
 use crate::{
     apply,
     install::{Error, bytes, secret, text},
-    observe,
+    observe, rotate,
     rotation::{Asked, Laggard, Observed},
     settings::Settings,
+    shards::Endpoints,
 };
 
-/// The Secret.
-const NAME: &str = "gateway-wireguard";
 /// Its entries for each listener.
 const ENTRIES: [(&str, &str); 2] = [("privateKey", "publicKey"), ("secondPrivateKey", "secondPublicKey")];
 /// Which listener partners are told, by its number; absent: the only one.
@@ -47,7 +47,10 @@ pub struct State {
     pub asked: Option<String>,
 }
 
-/// What partners are told.
+/// What partners are told of each shard.
+pub type Gateways = BTreeMap<GatewayName, Gateway>;
+
+/// What a shard's partners are told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// The key to use.
@@ -80,8 +83,14 @@ pub fn next(state: &State, asked: Option<&str>) -> Option<Step> {
     }
 }
 
-/// Who keeps a step from being taken, as the gateways' processes tell it.
-pub fn laggards(state: &State, step: Step, observed: &Observed, waits_for: impl Fn(&str) -> bool) -> Vec<Laggard> {
+/// Who keeps a step of a shard's from being taken, as the shard's own processes tell it.
+pub fn laggards(
+    shard: &GatewayName,
+    state: &State,
+    step: Step,
+    observed: &Observed,
+    waits_for: impl Fn(&str) -> bool,
+) -> Vec<Laggard> {
     let mut all = Vec::new();
     let mut add = |who: String, why: &str| {
         if waits_for(&who) {
@@ -90,7 +99,8 @@ pub fn laggards(state: &State, step: Step, observed: &Observed, waits_for: impl 
     };
     let key = |listener: usize| state.keys[listener].as_deref().unwrap_or_default();
     let (mut serving, mut heard) = (false, BTreeMap::<&str, &str>::new());
-    for (gateway, said) in &observed.listeners {
+    let said = observed.listeners.get(shard.as_str());
+    for (gateway, said) in said.into_iter().flatten() {
         match (step, said) {
             (Step::Make(_), _) => {}
             (_, Err(why)) => add(gateway.clone(), why),
@@ -113,16 +123,16 @@ pub fn laggards(state: &State, step: Step, observed: &Observed, waits_for: impl 
         add(format!("partner/{partner}"), why);
     }
     match step {
-        Step::Activate(_) if observed.listeners.is_empty() => add("gateway".to_owned(), "no process of it runs"),
-        Step::Remove(_) if !serving => add("gateway".to_owned(), "no process of it serves partners now"),
+        Step::Activate(_) if said.is_none_or(Said::is_empty) => add(shard.to_string(), "no process of it runs"),
+        Step::Remove(_) if !serving => add(shard.to_string(), "no process of it serves partners now"),
         Step::Make(_) | Step::Activate(_) | Step::Remove(_) => {}
     }
     all
 }
 
 /// What partners are told of a state.
-pub fn told(state: &State, settings: &Settings) -> Option<Gateway> {
-    let endpoint = |listener: usize| if listener == 0 { &settings.endpoint } else { &settings.second_endpoint }.clone();
+pub fn told(state: &State, Endpoints { first, second }: &Endpoints) -> Option<Gateway> {
+    let endpoint = |listener: usize| second.as_ref().filter(|_| listener > 0).unwrap_or(first).clone();
     let other = 1 - state.active;
     Some(Gateway {
         key: state.keys[state.active].clone()?,
@@ -144,14 +154,19 @@ impl State {
     }
 }
 
-/// The Secret, made if it is not there.
-async fn live(api: &Api<Secret>) -> Result<Secret, Error> {
-    if let Some(live) = api.get_opt(NAME).await? {
+/// A shard's Secret, made if it is not there. Its first key is as new as any that was asked for before.
+async fn live(client: &Client, settings: &Settings, shard: &GatewayName) -> Result<Secret, Error> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
+    let name = shard.wireguard_secret();
+    if let Some(live) = api.get_opt(&name).await? {
         return Ok(live);
     }
-    let mut made = secret(NAME, "Opaque", BTreeMap::new());
+    let mut made = secret(&name, "Opaque", BTreeMap::new());
     make(&mut made, 0);
-    Ok(apply::create_once(api, &made).await?.0)
+    if let Some(asked) = rotate::asked_now(client, settings).await?.gateway {
+        made.annotations_mut().insert(WORKED_OFF.to_owned(), asked);
+    }
+    Ok(apply::create_once(&api, &made).await?.0)
 }
 
 fn make(secret: &mut Secret, listener: usize) {
@@ -162,14 +177,19 @@ fn make(secret: &mut Secret, listener: usize) {
     data.insert(ENTRIES[listener].1.to_owned(), bytes(&STANDARD.encode(public.as_bytes())));
 }
 
-/// What partners are told now; makes the first key.
-pub async fn ensure(api: &Api<Secret>, settings: &Settings) -> Result<Gateway, Error> {
-    let state = State::of(&live(api).await?);
-    told(&state, settings).ok_or_else(|| Error::Broken { name: NAME.to_owned(), key: "publicKey" })
+/// What partners are told now of each shard; makes the first keys.
+pub async fn ensure(client: &Client, settings: &Settings) -> Result<Gateways, Error> {
+    let mut all = Gateways::new();
+    for (shard, endpoints) in settings.gateways.all() {
+        let state = State::of(&live(client, settings, shard).await?);
+        let broken = || Error::Broken { name: shard.wireguard_secret(), key: "publicKey" };
+        all.insert(shard.clone(), told(&state, endpoints).ok_or_else(broken)?);
+    }
+    Ok(all)
 }
 
-/// How it stands, for people.
-#[derive(Debug, Serialize)]
+/// How a shard's own key stands, for people.
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The public key that partners are told.
@@ -185,44 +205,75 @@ pub struct Status {
     pub laggards: Vec<Laggard>,
 }
 
-/// Takes every step that may be taken.
+/// Takes every step that may be taken, at every shard; how each stands afterwards.
 pub async fn visit(
     client: &Client,
     settings: &Settings,
     asked: &Asked,
     observed: &mut Option<Observed>,
-) -> Result<Status, Error> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
-    let mut waits = None;
-    let mut waited = Vec::new();
-    let mut state = State::default();
+) -> Result<BTreeMap<GatewayName, Status>, Error> {
+    let mut all = BTreeMap::new();
+    let mut under_way: Vec<(&GatewayName, &Endpoints)> = settings.gateways.all().collect();
     for _ in 0..STEPS {
-        let mut secret = live(&api).await?;
-        state = State::of(&secret);
-        let Some(step) = next(&state, asked.gateway.as_deref()) else { break };
-        if settings.second_endpoint.is_empty() {
-            waits = Some("a second endpoint, which the installation has none of (gateway.secondEndpoint)".to_owned());
-            break;
-        }
-        if !matches!(step, Step::Make(_)) {
-            if observed.is_none() {
-                *observed = Some(observe::observe(client, settings).await?);
+        let mut moved = Vec::new();
+        for (shard, endpoints) in under_way {
+            let (status, taken) = step(client, settings, (shard, endpoints), asked, observed).await?;
+            all.insert(shard.clone(), status);
+            if taken {
+                moved.push((shard, endpoints));
             }
-            let seen = observed.as_ref().map(|seen| laggards(&state, step, seen, |who| asked.waits_for(who)));
-            waited = seen.unwrap_or_default();
         }
-        if !waited.is_empty() {
-            waits = Some(describe(step).to_owned());
+        if moved.is_empty() {
             break;
         }
-        take(&mut secret, step, asked.gateway.as_deref());
-        api.replace(NAME, &PostParams::default(), &secret).await?;
-        tracing::info!(step = describe(step), "the gateway's own key");
-        // What was seen is older than what has been done.
+        // What was seen of them is older than what has been done.
         *observed = None;
+        under_way = moved;
     }
-    let other = state.keys[1 - state.active].clone();
-    Ok(Status { key: state.keys[state.active].clone(), other, waits, laggards: waited })
+    Ok(all)
+}
+
+/// The next step of one shard's, if there is one and nobody is waited for; how it stands, and whether a step was taken.
+async fn step(
+    client: &Client,
+    settings: &Settings,
+    (shard, endpoints): (&GatewayName, &Endpoints),
+    asked: &Asked,
+    observed: &mut Option<Observed>,
+) -> Result<(Status, bool), Error> {
+    let mut secret = live(client, settings, shard).await?;
+    let state = State::of(&secret);
+    let mut status = Status::of(&state);
+    let Some(step) = next(&state, asked.gateway.as_deref()) else { return Ok((status, false)) };
+    if endpoints.second.is_none() {
+        let lacks =
+            format!("a second endpoint, which the installation has none of (gateway.shards.{shard}.secondEndpoint)");
+        status.waits = Some(lacks);
+        return Ok((status, false));
+    }
+    if !matches!(step, Step::Make(_)) {
+        let seen = match observed.take() {
+            Some(seen) => seen,
+            None => observe::observe(client, settings).await?,
+        };
+        status.laggards = laggards(shard, &state, step, observed.insert(seen), |who| asked.waits_for(who));
+    }
+    if !status.laggards.is_empty() {
+        status.waits = Some(describe(step).to_owned());
+        return Ok((status, false));
+    }
+    take(&mut secret, step, asked.gateway.as_deref());
+    let api: Api<Secret> = Api::namespaced(client.clone(), &settings.gateway_namespace);
+    let taken = api.replace(&shard.wireguard_secret(), &PostParams::default(), &secret).await?;
+    tracing::info!(%shard, step = describe(step), "the gateway's own key");
+    Ok((Status::of(&State::of(&taken)), true))
+}
+
+impl Status {
+    fn of(state: &State) -> Self {
+        let key = |listener: usize| state.keys[listener].clone();
+        Self { key: key(state.active), other: key(1 - state.active), ..Self::default() }
+    }
 }
 
 fn take(secret: &mut Secret, step: Step, asked: Option<&str>) {
@@ -258,7 +309,7 @@ fn describe(step: Step) -> &'static str {
 /// What a process of the gateway said of its listeners, or why it said nothing.
 pub type Word = Result<BTreeMap<String, BTreeSet<String>>, String>;
 
-/// That of each, by name.
+/// That of each of a shard's, by name.
 pub type Said = BTreeMap<String, Word>;
 
 #[cfg(test)]

@@ -11,12 +11,25 @@ fn said(all: &[(&str, &[&str])]) -> Word {
 }
 
 fn observed(all: &[(&str, Word)]) -> Observed {
-    let listeners = all.iter().map(|(name, said)| (format!("gateway/{name}"), said.clone())).collect();
-    Observed { listeners, ..Observed::default() }
+    // Processes of another shard, which have other keys, begin with its letter.
+    let of_shard = |prefix: &str| {
+        let own = all.iter().filter(|(name, _)| name.starts_with("a-") != prefix.is_empty());
+        own.map(|(name, said)| (format!("gateway/{name}"), said.clone())).collect::<Said>()
+    };
+    let listeners = [("gateway", of_shard("")), ("gateway-a", of_shard("a-"))];
+    Observed {
+        listeners: listeners.into_iter().map(|(shard, said)| (shard.to_owned(), said)).collect(),
+        ..Observed::default()
+    }
 }
 
 fn who(state: &State, step: Step, observed: &Observed) -> Vec<String> {
-    laggards(state, step, observed, |_| true).into_iter().map(|laggard| laggard.who).collect()
+    of("gateway", state, step, observed)
+}
+
+fn of(shard: &str, state: &State, step: Step, observed: &Observed) -> Vec<String> {
+    let all = laggards(&shard.parse().unwrap(), state, step, observed, |_| true);
+    all.into_iter().map(|laggard| laggard.who).collect()
 }
 
 #[test]
@@ -35,9 +48,9 @@ fn a_rotation_goes_through_its_steps_and_back_to_rest_by_the_other_listener() {
 
 #[test]
 fn partners_are_told_of_a_key_once_it_is_told_and_of_the_one_before_as_long_as_it_serves() {
-    let settings = crate::partner_connection::fixtures::settings();
     let endpoint = |port: u16| format!("gateway.example.ca:{port}");
-    let told = |state: &State| told(state, &settings).unwrap();
+    let endpoints = Endpoints { first: endpoint(51820), second: Some(endpoint(51821)) };
+    let told = |state: &State| told(state, &endpoints).unwrap();
     let prepared = told(&state([Some("a"), Some("b")], 0, true, Some("1")));
     assert_eq!((prepared.key.as_str(), prepared.endpoint, prepared.retiring), ("a", endpoint(51820), None));
     let retiring = told(&state([Some("a"), Some("b")], 1, false, Some("1")));
@@ -70,6 +83,25 @@ fn a_key_goes_when_nobody_uses_it_and_everybody_was_heard_by_the_one_who_serves(
     // Nobody serves at this moment: that nobody is seen to use it means nothing.
     assert_eq!(who(&retiring, step, &observed(&[("h", said(&[("a", &[]), ("b", &[])]))])), ["gateway"]);
     assert_eq!(who(&retiring, step, &observed(&[])), ["gateway"]);
-    let without = laggards(&retiring, step, &by(&["p"], &[], &["r"]), |who| who != "partner/p");
+    let shard = "gateway".parse().unwrap();
+    let without = laggards(&shard, &retiring, step, &by(&["p"], &[], &["r"]), |who| who != "partner/p");
     assert_eq!(without.len(), 1);
+}
+
+#[test]
+fn a_shard_waits_for_its_own_processes_and_partners_alone() {
+    let own = said(&[("a", &[]), ("b", &["p"]), ("", &[])]);
+    let other = said(&[("x", &["q"]), ("", &["r"])]);
+    let both = observed(&[("g", own.clone()), ("a-g", other.clone())]);
+    let (prepared, retiring) =
+        (state([Some("a"), Some("b")], 0, true, Some("1")), state([Some("a"), Some("b")], 1, false, Some("1")));
+    assert!(who(&prepared, Step::Activate(1), &both).is_empty() && who(&retiring, Step::Remove(0), &both).is_empty());
+    let next = state([Some("x"), Some("y")], 0, true, Some("1"));
+    assert_eq!(of("gateway-a", &next, Step::Activate(1), &both), ["gateway/a-g"]);
+    let last = state([Some("x"), Some("y")], 1, false, Some("1"));
+    assert_eq!(of("gateway-a", &last, Step::Remove(0), &both), ["partner/q", "partner/r"]);
+    // That another serves says nothing.
+    assert_eq!(of("gateway-a", &last, Step::Remove(0), &observed(&[("g", own)])), ["gateway-a"]);
+    assert_eq!(of("gateway-b", &next, Step::Activate(1), &both), ["gateway-b"]);
+    assert_eq!(who(&retiring, Step::Remove(0), &observed(&[("a-g", other)])), ["gateway"]);
 }

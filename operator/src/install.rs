@@ -15,7 +15,7 @@ use kube::{
 use crate::{
     apply, authorities,
     ca::{self, Authority, KeyPem, SERVER_DAYS, Signer, Subject},
-    gateway_keys::{self, Gateway},
+    gateway_keys::{self, Gateways},
     settings::Settings,
 };
 
@@ -46,8 +46,8 @@ pub enum Error {
 pub struct Installed {
     /// The issuing CA.
     pub authority: Arc<Authority>,
-    /// What partners are told of the gateway.
-    pub gateway: Arc<Gateway>,
+    /// What partners are told of each shard of the gateway.
+    pub gateways: Arc<Gateways>,
     /// What signs statements.
     pub signer: Arc<Signer>,
 }
@@ -70,9 +70,9 @@ pub async fn ensure(client: &Client, settings: &Settings, now: Timestamp) -> Res
         )
         .await?;
     }
-    let told = gateway_keys::ensure(&gateway, settings).await?;
+    let told = gateway_keys::ensure(client, settings).await?;
     let signer = ensure_signer(&system, settings, &authority, now).await?;
-    Ok(Installed { authority: Arc::new(authority), gateway: Arc::new(told), signer: Arc::new(signer) })
+    Ok(Installed { authority: Arc::new(authority), gateways: Arc::new(told), signer: Arc::new(signer) })
 }
 
 /// The key that signs statements: digitalSignature, and no use in TLS.

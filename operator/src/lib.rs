@@ -23,6 +23,7 @@ pub mod rotation;
 pub mod run;
 pub mod scram;
 pub mod settings;
+pub mod shards;
 pub mod sharing_agreement;
 pub mod signing;
 pub mod slots;

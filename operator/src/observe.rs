@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
-use liaison_crds::PartnerConnection;
+use liaison_crds::{PartnerConnection, gateway};
 use liaison_records::trust::{self, Report, Server};
 use tokio::{net::TcpStream, time::timeout};
 
@@ -50,20 +50,26 @@ pub async fn observe(client: &Client, settings: &Settings) -> Result<Observed, k
         let mut params = ListParams::default().labels(&labels).limit(PAGE);
         loop {
             let page = api.list(&params).await?;
-            pods.extend(page.items.into_iter().filter(runs).map(|pod| (format!("{app}/{}", pod.name_any()), pod)));
+            pods.extend(page.items.into_iter().filter(runs).map(|pod| (app, pod)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break,
             }
         }
     }
-    let answers: Vec<(String, Result<Report, String>)> = stream::iter(pods)
-        .map(|(name, pod)| async move { (name, ask(&pod).await) })
+    let answers: Vec<(&str, Pod, Result<Report, String>)> = stream::iter(pods)
+        .map(|(app, pod)| async move {
+            let said = ask(&pod).await;
+            (app, pod, said)
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    for (name, answer) in answers {
-        take_in(&mut observed, name, answer);
+    for (app, pod, answer) in answers {
+        let name = format!("{app}/{}", pod.name_any());
+        // A pod of the version before there were shards does not say which it is of.
+        let shard = || pod.labels().get(gateway::LABEL).map_or(gateway::FIRST, String::as_str);
+        take_in(&mut observed, name, (app == "gateway").then(shard), answer);
     }
     for database in DATABASES {
         let seen = observed.holders.keys().any(|name| name.split('/').next() == Some(database));
@@ -81,11 +87,11 @@ fn runs(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
 }
 
-/// A process's word, and its word on the databases.
-fn take_in(observed: &mut Observed, name: String, answer: Result<Report, String>) {
-    if name.starts_with("gateway/") {
+/// A process's word, its word on the databases, and that of a process of a shard of the gateway's on its listeners.
+fn take_in(observed: &mut Observed, name: String, shard: Option<&str>, answer: Result<Report, String>) {
+    if let Some(shard) = shard {
         let said = answer.as_ref().map(|report| report.wireguard.clone()).map_err(Clone::clone);
-        observed.listeners.insert(name.clone(), said);
+        observed.listeners.entry(shard.to_owned()).or_default().insert(name.clone(), said);
     }
     let holder = match answer {
         Err(why) => Holder { silent: Some(why), ..Holder::default() },
@@ -179,10 +185,11 @@ mod tests {
             servers: [("hub".to_owned(), met), ("store".to_owned(), Server::Plain)].into(),
             ..Report::default()
         };
-        take_in(&mut observed, "sync/sync-0".to_owned(), Ok(report));
-        take_in(&mut observed, "gateway/g".to_owned(), Err("does not answer".to_owned()));
+        take_in(&mut observed, "sync/sync-0".to_owned(), None, Ok(report));
+        take_in(&mut observed, "gateway/g".to_owned(), Some("gateway-a"), Err("does not answer".to_owned()));
         assert_eq!(observed.holders["store/sync/sync-0"], Holder::default());
         assert_eq!(observed.holders["hub/sync/sync-0"].accepts.len(), 1);
         assert!(observed.holders["gateway/g"].silent.is_some());
+        assert!(observed.listeners["gateway-a"]["gateway/g"].is_err() && observed.listeners.len() == 1);
     }
 }

@@ -3,11 +3,12 @@
 //! What people see and ask is the ConfigMap `liaison-authority` in the system namespace: the bundle, how each CA stands, who
 //! is waited for. Two annotations ask for a rotation (any new value asks again), a third names who is not waited for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt};
+use liaison_crds::GatewayName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,7 +28,7 @@ pub const NAME: &str = "liaison-authority";
 pub const ROTATE_ROOT: &str = "federation.csc-scc.gc.ca/rotate-root";
 /// Asks for a new issuing CA.
 pub const ROTATE_ISSUING: &str = "federation.csc-scc.gc.ca/rotate-issuing";
-/// Asks for a new WireGuard key of the gateway's own.
+/// Asks for new WireGuard keys of the gateway's own, one for every shard.
 pub const ROTATE_GATEWAY: &str = "federation.csc-scc.gc.ca/rotate-gateway";
 /// Names who is not waited for, separated by commas.
 pub const WITHOUT: &str = "federation.csc-scc.gc.ca/rotate-without";
@@ -37,7 +38,7 @@ pub const BUNDLE: &str = "ca.crt";
 pub const FORMER: &str = "former.crt";
 /// How each CA stands, in JSON.
 pub const STATUS: &str = "status.json";
-/// How the gateway's own key stands, in JSON.
+/// How the gateway's own keys stand, in JSON, by shard.
 pub const GATEWAY: &str = "gateway.json";
 /// Laggards that are named; there may be one a partner.
 const NAMED: usize = 50;
@@ -97,13 +98,21 @@ pub async fn visit(client: &Client, settings: &Settings, metrics: &Metrics, now:
         taken.push(step);
     };
     let mut gateway = gateway_keys::visit(client, settings, &asked, &mut observed).await?;
-    let late = gateway.laggards.len();
-    gateway.laggards.truncate(NAMED);
+    let late = gateway.values().map(|shard| shard.laggards.len()).sum::<usize>();
+    for shard in gateway.values_mut() {
+        shard.laggards.truncate(NAMED);
+    }
     publish(&maps, published.as_ref(), &all, &former, &waiting, Some(&gateway), now).await?;
     measure(metrics, &all, &waiting);
     let label = metrics::OfTier { tier: "gateway" };
     metrics.authority_laggards.get_or_create(&label).set(i64::try_from(late).unwrap_or(i64::MAX));
     Ok(Visited { taken, waiting: !waiting.is_empty() || late > 0 })
+}
+
+/// What people ask now.
+pub async fn asked_now(client: &Client, settings: &Settings) -> Result<Asked, kube::Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &settings.system_namespace);
+    Ok(maps.get_opt(NAME).await?.as_ref().map(asked).unwrap_or_default())
 }
 
 fn asked(map: &ConfigMap) -> Asked {
@@ -204,7 +213,7 @@ async fn publish(
     all: &Authorities,
     former: &str,
     waiting: &[(Step, Vec<Laggard>)],
-    gateway: Option<&gateway_keys::Status>,
+    gateway: Option<&BTreeMap<GatewayName, gateway_keys::Status>>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let old = before.and_then(|map| serde_json::from_str::<Status>(map.data.as_ref()?.get(STATUS)?).ok());

@@ -88,7 +88,7 @@ pub struct Asked {
     pub root: Option<String>,
     /// A rotation of the issuing CA.
     pub issuing: Option<String>,
-    /// A rotation of the gateway's own WireGuard key.
+    /// A rotation of the gateway's own WireGuard keys, of every shard.
     pub gateway: Option<String>,
     /// Who is not waited for: a name, or what it begins with (`hub`, `infopol/infopol-vancouver-police`).
     pub without: BTreeSet<String>,
@@ -146,8 +146,8 @@ pub struct Observed {
     pub holders: BTreeMap<String, Holder>,
     /// The partners' certificates.
     pub leaves: Vec<Leaf>,
-    /// What each process of the gateway says of its listeners.
-    pub listeners: Said,
+    /// What each process of the gateway says of its listeners, by its shard.
+    pub listeners: BTreeMap<String, Said>,
 }
 
 /// Who is waited for.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
+use crate::shards::Shards;
+
 /// The operator of Liaison.
 #[derive(Debug, Parser)]
 #[command(name = "liaison-operator", version, about)]
@@ -29,12 +31,10 @@ pub struct Settings {
     /// Domain of server names, and the SPIFFE trust domain.
     #[arg(long, env, default_value = "liaison.example.ca")]
     pub domain: String,
-    /// Where partners reach the gateway: host:port, UDP.
+    /// The gateway's shards, separated by spaces, and where partners reach each: `<name>=<host>:<port>`, UDP, and after a comma the same
+    /// for its second listener, by which its own key changes; without that it cannot.
     #[arg(long, env)]
-    pub endpoint: String,
-    /// The same for the gateway's second listener, by which its own key changes; empty: it cannot.
-    #[arg(long, env, default_value = "")]
-    pub second_endpoint: String,
+    pub gateways: Shards,
     /// Tunnel addresses, IPv4.
     #[arg(long, env, default_value = "100.72.0.0/16")]
     pub pool_v4: String,

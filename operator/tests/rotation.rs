@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{Json, Router, http::StatusCode, routing::get};
-use common::{Stage, connection, said};
+use common::{ENDPOINTS, Stage, connection, said};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::{
@@ -46,6 +46,23 @@ struct Process {
 
 impl Process {
     async fn start(stage: &Stage, app: &str, secrets: &[(&str, &str)], servers: &[(&'static str, &str)]) -> Self {
+        let labels = json!({"app.kubernetes.io/name": app});
+        Self::start_pod(stage, (app, labels), secrets, servers).await
+    }
+
+    /// A process of a shard of the gateway.
+    async fn start_shard(stage: &Stage, shard: &str) -> Self {
+        let ns = stage.settings.gateway_namespace.as_str();
+        let labels = json!({"app.kubernetes.io/name": "gateway", (liaison_crds::gateway::LABEL): shard});
+        Self::start_pod(stage, (shard, labels), &[(ns, "gateway-tls"), (ns, "gateway-client-tls")], &[]).await
+    }
+
+    async fn start_pod(
+        stage: &Stage,
+        (name, labels): (&str, Value),
+        secrets: &[(&str, &str)],
+        servers: &[(&'static str, &str)],
+    ) -> Self {
         let says: Arc<Mutex<Option<Report>>> = Arc::default();
         let said = says.clone();
         let answer = move || {
@@ -61,18 +78,25 @@ impl Process {
         let _ = accounts.create(&PostParams::default(), &account).await;
         let pods: Api<Pod> = Api::namespaced(stage.client.clone(), namespace);
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": format!("{app}-0"), "labels": {"app.kubernetes.io/name": app}},
+            "metadata": {"name": format!("{name}-0"), "labels": labels},
             "spec": {"serviceAccountName": "any", "automountServiceAccountToken": false, "containers": [
-                {"name": app, "image": "x", "ports": [{"name": "health", "containerPort": port}]},
+                {"name": "c", "image": "x", "ports": [{"name": "health", "containerPort": port}]},
             ]},
         }))
         .unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();
         let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1"}});
-        pods.patch_status(&format!("{app}-0"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        pods.patch_status(&format!("{name}-0"), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
         let owned = |all: &[(&str, &str)]| all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         let servers = servers.iter().map(|(name, secret)| (*name, (*secret).to_owned())).collect();
         Self { says, secrets: owned(secrets), servers }
+    }
+
+    /// Says of a shard by each of its keys the partners whose data comes by it, and by none those who have not been heard.
+    fn listen(&self, all: &[(&str, &[&str])]) {
+        let set = |partners: &[&str]| partners.iter().map(|partner| (*partner).to_owned()).collect();
+        let said = all.iter().map(|(key, partners)| ((*key).to_owned(), set(partners))).collect();
+        self.says.lock().unwrap().as_mut().unwrap().wireguard = said;
     }
 
     /// Takes the Secrets as they are now; of the servers that it knows only these.
@@ -385,12 +409,7 @@ async fn the_gateways_own_key_changes_as_partners_come_over_to_the_new_one() {
     let ns = stage.settings.gateway_namespace.as_str();
     let gateway = Process::start(&stage, "gateway", &[(ns, "gateway-tls"), (ns, "gateway-client-tls")], &[]).await;
     gateway.take(&stage, &[]).await;
-    // By each key the partners whose data comes by it; by none those who have not been heard.
-    let say = |all: &[(&str, &[&str])]| {
-        let set = |partners: &[&str]| partners.iter().map(|partner| (*partner).to_owned()).collect();
-        let said = all.iter().map(|(key, partners)| ((*key).to_owned(), set(partners))).collect();
-        gateway.says.lock().unwrap().as_mut().unwrap().wireguard = said;
-    };
+    let say = |all: &[(&str, &[&str])]| gateway.listen(all);
     let told = async || {
         stage.settle("p").await;
         let live = stage.get("p").await.unwrap();
@@ -400,8 +419,11 @@ async fn the_gateways_own_key_changes_as_partners_come_over_to_the_new_one() {
     let visited = async || {
         let waiting = visit(&stage, Timestamp::now()).await.waiting;
         let status: Value = serde_json::from_str(&map(&stage).await.data.unwrap()[rotate::GATEWAY]).unwrap();
-        let who =
-            status["laggards"].as_array().into_iter().flatten().map(|one| one["who"].as_str().unwrap().to_owned());
+        let who = status["gateway"]["laggards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| one["who"].as_str().unwrap().to_owned());
         let who: Vec<String> = who.collect();
         assert_eq!(waiting, !who.is_empty());
         who
@@ -423,8 +445,8 @@ async fn the_gateways_own_key_changes_as_partners_come_over_to_the_new_one() {
     assert_eq!(visited().await, ["partner/p"]);
     let both = told().await;
     assert_eq!(both.gateway_public_keys, [second.clone(), first.clone()]);
-    assert_eq!(both.endpoint, stage.settings.second_endpoint);
-    assert_eq!(both.retiring_endpoint.as_ref(), Some(&stage.settings.endpoint));
+    assert_eq!(both.endpoint, ENDPOINTS[1]);
+    assert_eq!(both.retiring_endpoint.as_deref(), Some(ENDPOINTS[0]));
     let metric = "liaison_operator_authority_laggards{tier=\"gateway\"}";
     assert!(stage.ctx.metrics.encode().contains(&format!("{metric} 1")));
 
@@ -453,5 +475,76 @@ async fn the_gateways_own_key_changes_as_partners_come_over_to_the_new_one() {
     annotate(&stage, rotate::WITHOUT, "partner/p").await;
     assert!(visited().await.is_empty());
     let last = told().await;
-    assert_eq!((last.gateway_public_keys, last.endpoint), (vec![third], stage.settings.endpoint.clone()));
+    assert_eq!((last.gateway_public_keys, last.endpoint), (vec![third], ENDPOINTS[0].to_owned()));
+}
+
+#[tokio::test]
+async fn each_shard_changes_its_own_key_and_waits_for_its_own_processes_and_partners() {
+    let mut stage = Stage::with_gateways("shard-keys", "gateway=g:1,g:2 gateway-a=a:1,a:2 gateway-b=b:1").await;
+    stage.agree(&["p", "q"]).await;
+    for (name, shard) in [("p", "gateway"), ("q", "gateway-a")] {
+        let mut object = connection(name);
+        object["spec"]["gateway"] = json!(shard);
+        stage.apply(&object).await;
+        stage.settle(name).await;
+    }
+    let ns = stage.settings.gateway_namespace.clone();
+    // One is of the version before, and does not say which shard it is of.
+    let gateway =
+        Process::start(&stage, "gateway", &[(ns.as_str(), "gateway-tls"), (ns.as_str(), "gateway-client-tls")], &[])
+            .await;
+    let other = Process::start_shard(&stage, "gateway-a").await;
+    gateway.take(&stage, &[]).await;
+    other.take(&stage, &[]).await;
+    let entry = async |shard: &str, name: &str| {
+        let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &ns);
+        install::text(&secrets.get(&format!("{shard}-wireguard")).await.unwrap(), name)
+    };
+    let said = async |shard: &str| {
+        let status: Value = serde_json::from_str(&map(&stage).await.data.unwrap()[rotate::GATEWAY]).unwrap();
+        let laggards = status[shard]["laggards"].as_array().cloned().unwrap_or_default();
+        let who = laggards.iter().map(|one| one["who"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        (status[shard]["key"].as_str().unwrap().to_owned(), who.join(" "))
+    };
+    let told = async |name: &str| {
+        stage.settle(name).await;
+        stage.get(name).await.unwrap().status.unwrap().connection.unwrap()
+    };
+    let first = [entry("gateway", "publicKey").await.unwrap(), entry("gateway-a", "publicKey").await.unwrap()];
+    gateway.listen(&[(&first[0], &["p"]), ("", &[])]);
+    other.listen(&[(&first[1], &["q"]), ("", &[])]);
+    visit(&stage, Timestamp::now()).await;
+    annotate(&stage, rotate::ROTATE_GATEWAY, "both").await;
+    assert!(visit(&stage, Timestamp::now()).await.waiting);
+    assert_eq!(said("gateway").await, (first[0].clone(), "gateway/gateway-0".to_owned()));
+    assert_eq!(said("gateway-a").await, (first[1].clone(), "gateway/gateway-a-0".to_owned()));
+    let metric = "liaison_operator_authority_laggards{tier=\"gateway\"}";
+    assert!(stage.ctx.metrics.encode().contains(&format!("{metric} 2")));
+
+    // One goes on, whatever the other waits for.
+    let second = entry("gateway-a", "secondPublicKey").await.unwrap();
+    other.listen(&[(&first[1], &[]), (&second, &[]), ("", &["q"])]);
+    visit(&stage, Timestamp::now()).await;
+    assert_eq!(said("gateway").await, (first[0].clone(), "gateway/gateway-0".to_owned()));
+    assert_eq!(said("gateway-a").await, (second.clone(), "partner/q".to_owned()));
+    let both = told("q").await;
+    assert_eq!((both.endpoint.as_str(), both.retiring_endpoint.as_deref()), ("a:2", Some("a:1")));
+    assert_eq!(both.gateway_public_keys, [second.clone(), first[1].clone()]);
+    other.listen(&[(&first[1], &[]), (&second, &["q"]), ("", &[])]);
+    visit(&stage, Timestamp::now()).await;
+    assert_eq!(said("gateway-a").await, (second.clone(), String::new()));
+    assert!(entry("gateway-a", "privateKey").await.is_none() && entry("gateway", "secondPrivateKey").await.is_some());
+    let rest = told("p").await;
+    assert_eq!((rest.endpoint.as_str(), rest.gateway_public_keys), ("g:1", vec![first[0].clone()]));
+
+    // That there is no second endpoint is said of the shard that has none, and holds no other up.
+    let status: Value = serde_json::from_str(&map(&stage).await.data.unwrap()[rotate::GATEWAY]).unwrap();
+    assert!(status["gateway-b"]["waits"].as_str().unwrap().contains("gateway.shards.gateway-b.secondEndpoint"));
+    // A shard that comes later has a new key, and is asked for no other.
+    let more = "gateway=g:1,g:2 gateway-a=a:1,a:2 gateway-c=c:1,c:2";
+    stage.settings.gateways = more.parse().unwrap();
+    visit(&stage, Timestamp::now()).await;
+    let status: Value = serde_json::from_str(&map(&stage).await.data.unwrap()[rotate::GATEWAY]).unwrap();
+    assert!(status["gateway-b"].is_null() && status["gateway-c"]["key"].is_string());
+    assert!(status["gateway-c"]["waits"].is_null() && status["gateway-c"]["other"].is_null(), "{status}");
 }

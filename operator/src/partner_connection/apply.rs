@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Resource, ResourceExt, api::Patch};
 use liaison_crds::{
-    PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment,
+    PartnerConnection, acceptance::Refusal, conditions::REPLICA_READY, enrolment, gateway,
     partner_connection::IssuedCertificate, revocation::Floor,
 };
 use liaison_records::names::PartnerName;
@@ -43,7 +43,7 @@ use crate::{
     context::Context,
     install::{self, Wanted},
     pool::{self, Place},
-    preshared, scram, slots,
+    preshared, scram, shards, slots,
 };
 
 /// What the seed Job does.
@@ -71,6 +71,7 @@ impl Visit<'_> {
         mut checked: Checked,
     ) -> Result<(PartnerConnection, Outcome), Error> {
         let ctx = self.ctx;
+        checked.refusal = checked.refusal.or_else(|| ctx.settings.gateways.refuses(&connection));
         let floor = Floor::of(&connection);
         let held = connection.status.as_ref().map(|status| status.certificates.as_slice()).unwrap_or_default();
         self.remember_revoked(&mut world, held, checked.revoked, floor).await?;
@@ -188,8 +189,12 @@ impl Visit<'_> {
         let ctx = self.ctx;
         let partner = &self.names.partner;
         let authority = ctx.authority();
+        let gateways = ctx.gateways();
+        let held = before.filter(|status| status.connection.is_some()).map(|status| gateway::of(Some(status)));
+        let shard = shards::choose(partner, checked.gateway.as_deref(), held, &gateways);
         let connection = slot
-            .map(|slot| plan::connection(partner, slot, &ctx.pools, &ctx.settings, &ctx.gateway(), &authority.bundle));
+            .zip(shard)
+            .map(|(slot, shard)| plan::connection(partner, slot, &ctx.pools, &ctx.settings, shard, &authority.bundle));
         let (mut keys, certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
             let source = elsewhere.map_or(Source::Own(&authority), |found| Source::Elsewhere(&found.certificates));

@@ -30,8 +30,7 @@ pub fn settings() -> Settings {
         slot_quarantine_days: 30,
         key_overlap_hours: 72,
         domain: "liaison.example.ca".into(),
-        endpoint: "gateway.example.ca:51820".into(),
-        second_endpoint: "gateway.example.ca:51821".into(),
+        gateways: "gateway=gateway.example.ca:51820,gateway.example.ca:51821".parse().unwrap(),
         pool_v4: "100.72.0.0/16".into(),
         pool_v6: "fd4c:6961:6973::/112".into(),
         image_sync: "liaison/sync:t".into(),
@@ -108,13 +107,21 @@ pub fn connection(name: &str) -> PartnerConnection {
 /// A status as after an earlier visit.
 pub fn provisioned() -> PartnerConnectionStatus {
     let pools = crate::slots::Pools::parse("100.72.0.0/16", "fd4c:6961:6973::/112").unwrap();
-    let gateway = Gateway { key: "g".into(), endpoint: settings().endpoint, retiring: None };
+    let gateway = Gateway { key: "g".into(), endpoint: "gateway.example.ca:51820".into(), retiring: None };
+    let shard = &"gateway".parse().unwrap();
     PartnerConnectionStatus {
         observed_generation: 1,
         conditions: vec![],
         authorized_until: None,
         store_name: Some("shared".into()),
-        connection: Some(super::plan::connection("vancouver-police", 5, &pools, &settings(), &gateway, "root")),
+        connection: Some(super::plan::connection(
+            "vancouver-police",
+            5,
+            &pools,
+            &settings(),
+            (shard, &gateway),
+            "root",
+        )),
         wire_guard_keys: vec![],
         wire_guard_keys_seen: vec![],
         certificates: vec![],

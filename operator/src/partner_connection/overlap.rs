@@ -1,7 +1,7 @@
 //! The end of a WireGuard key that a newer one has taken the place of.
 //!
 //! A partner with two keys may go back to the older one for a time; then the older one goes, though the manifest still names it.
-//! Which is in use is the gateways' word. Pure.
+//! Which is in use is the gateways' word, the last of them: a shard that serves the partner no more, or is no more, leaves its own. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use liaison_crds::PartnerConnectionStatus;
@@ -28,8 +28,10 @@ impl Overlap {
         now: Timestamp,
     ) -> Self {
         let mut overlap = Self::default();
-        let words: Vec<_> =
+        let mut words: Vec<_> =
             status.iter().flat_map(|status| &status.gateways).filter_map(|word| word.key_in_use.as_ref()).collect();
+        let last = words.iter().map(|word| word.since.0).max();
+        words.retain(|word| Some(word.since.0) == last);
         // Of two that were seen at once the manifest's second is the newer.
         let seen = |place: usize, key: &Key| memories.get(&key.lease).map(|memory| (memory.first_seen, place));
         for (place, key) in checked.keys.iter().enumerate() {
@@ -102,7 +104,9 @@ mod tests {
         assert_eq!(looked(&[word("a", 1, 20)], [0, 10], 92), (first.clone(), None));
         assert_eq!(looked(&[word("a", 1, 20)], [0, 0], 92), (first.clone(), None), "claimed in one visit");
         let both = [word("a", 1, 20), word("b", 0, 21)];
-        assert_eq!(looked(&both, [0, 10], 500), (none.clone(), None), "another gateway still sees the older one");
+        assert_eq!(looked(&both, [0, 10], 500), (none.clone(), None), "it went back, at another gateway");
+        let moved = [word("a", 0, 20), word("b", 1, 40)];
+        assert_eq!(looked(&moved, [0, 10], 112), (first.clone(), None), "what it left says no more");
         assert_eq!(looked(&[word("a", 1, 20), word("b", 1, 40)], [0, 10], 100), (none.clone(), Some(at(112))));
         let second = vec!["`credentials.wireGuard.publicKeys[1]`".to_owned()];
         assert_eq!(looked(&[word("a", 0, 20)], [10, 0], 92), (second, None), "the manifest's order does not matter");

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use liaison_crds::partner_connection::{Connection, IssuedCertificate, PartnerConnectionStatus, SeenKey};
+use liaison_crds::{
+    GatewayName,
+    partner_connection::{Connection, IssuedCertificate, PartnerConnectionStatus, SeenKey},
+};
 
 use super::validate::Checked;
 use crate::{
@@ -171,18 +174,19 @@ fn enrolled(
         .collect()
 }
 
-/// How the partner connects, given its slot.
+/// How the partner connects, given its slot, and its shard with what partners are told of that.
 pub fn connection(
     partner: &str,
     slot: u32,
     pools: &Pools,
     settings: &Settings,
-    gateway: &Gateway,
+    (shard, gateway): (&GatewayName, &Gateway),
     bundle: &str,
 ) -> Connection {
     let (gateway_addresses, partner_addresses) = pools.addresses(slot);
     let retiring = gateway.retiring.as_ref();
     Connection {
+        gateway: Some(shard.to_string()),
         endpoint: gateway.endpoint.clone(),
         gateway_public_keys: [&gateway.key].into_iter().chain(retiring.map(|(key, _)| key)).cloned().collect(),
         retiring_endpoint: retiring.map(|(_, endpoint)| endpoint.clone()),

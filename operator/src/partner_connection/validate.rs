@@ -73,6 +73,8 @@ pub struct Checked {
     pub issuer: Option<IssuerRef>,
     /// Whether an earlier visit gave it a place.
     pub provisioned: bool,
+    /// The shard of the gateway that the manifest asks for.
+    pub gateway: Option<String>,
     /// The replica store.
     pub store: String,
 }
@@ -165,6 +167,7 @@ pub fn validate(
         enrolment: spec.credentials.certificate.enrolment.clone(),
         issuer: spec.credentials.certificate.issuer_ref.clone(),
         provisioned: connection.status.as_ref().is_some_and(|status| status.connection.is_some()),
+        gateway: spec.gateway.clone(),
         store: store_of(connection, default_store),
     }
 }

@@ -128,8 +128,16 @@ pub struct Stage {
     pub job_says: Option<(bool, Value)>,
 }
 
+/// The endpoints of the only shard of most stages.
+pub const ENDPOINTS: [&str; 2] = ["gateway.example.ca:51820", "gateway.example.ca:51821"];
+
 impl Stage {
     pub async fn new(test: &str) -> Self {
+        Self::with_gateways(test, &format!("gateway={}", ENDPOINTS.join(","))).await
+    }
+
+    /// With these shards of the gateway.
+    pub async fn with_gateways(test: &str, gateways: &str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_from(config().await).unwrap();
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -141,8 +149,7 @@ impl Stage {
         let unique = format!("{test}-{}", std::process::id());
         let settings = Settings {
             domain: "liaison.example.ca".into(),
-            endpoint: "gateway.example.ca:51820".into(),
-            second_endpoint: "gateway.example.ca:51821".into(),
+            gateways: gateways.parse().unwrap(),
             pool_v4: "100.72.0.0/16".into(),
             pool_v6: "fd4c:6961:6973::/112".into(),
             slot_quarantine_days: 30,
@@ -440,8 +447,7 @@ pub fn start(stage: &Stage, pod: &str, log: Option<&std::path::Path>) -> Process
     let child = command
         .arg("run")
         .env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap())
-        .env("ENDPOINT", &s.endpoint)
-        .env("SECOND_ENDPOINT", &s.second_endpoint)
+        .env("GATEWAYS", s.gateways.to_string())
         .env("IMAGE_SYNC", &s.image_sync)
         .env("IMAGE_INFOPOL", &s.image_infopol)
         .env("SYSTEM_NAMESPACE", &s.system_namespace)

@@ -169,7 +169,7 @@ impl Place {
             .arg("run")
             .env("KUBECONFIG", self.kubeconfig.path())
             .env("RUST_LOG", "warn")
-            .env("ENDPOINT", "gateway.example.ca:51820")
+            .env("GATEWAYS", "gateway=gateway.example.ca:51820")
             .env("POOL_V4", "100.64.0.0/10")
             .env("IMAGE_SYNC", "liaison/sync:1")
             .env("IMAGE_INFOPOL", "liaison/infopol:1")
