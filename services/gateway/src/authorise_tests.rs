@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::state::{Enrolment, Slot, Validity, WireGuardKey};
+use crate::state::{Candidate, Enrolment, Slot, Validity, WireGuardKey};
 
 const NOW: &str = "2026-01-15T12:00:00Z";
 
@@ -32,8 +32,9 @@ fn now() -> Now {
 
 fn view() -> View {
     let partners = [partner("a", 1, b"leaf a"), partner("b", 2, b"leaf b")];
-    let candidates = partners.into_iter().map(|p| (p.name.clone(), Ok(p))).collect();
-    let table = Arc::new(Table::build(&candidates, NOW.parse().unwrap()));
+    let candidate = |partner| Candidate { gateway: "gateway".into(), partner: Ok(partner) };
+    let candidates = partners.into_iter().map(|p| (p.name.clone(), candidate(p))).collect();
+    let table = Arc::new(Table::build(&candidates, &"gateway".parse().unwrap(), NOW.parse().unwrap()));
     View { table, heard_until: Some(Instant::now() + Duration::from_mins(15)) }
 }
 

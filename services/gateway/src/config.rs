@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use liaison_crds::{GatewayName, gateway::FIRST};
+
 /// Ends the partners' WireGuard tunnels and mTLS, and passes their requests to their InfoPols.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "liaison-gateway", version)]
@@ -9,9 +11,10 @@ pub struct Config {
     /// DNS domain of the partners' server names, and SPIFFE trust domain.
     #[arg(long, env = "DOMAIN", default_value = "liaison.example.ca")]
     pub domain: String,
-    /// Name of this gateway's shard in the partners' status; the same for both of its processes, and after a restart.
-    #[arg(long, env = "GATEWAY_NAME", default_value = "gateway")]
-    pub name: String,
+    /// Name of this gateway's shard in the partners' status, which are the partners it serves; the same for both of its processes, and
+    /// after a restart.
+    #[arg(long, env = "GATEWAY_NAME", default_value = FIRST)]
+    pub name: GatewayName,
     /// Name of this pod, by which it holds the Lease.
     #[arg(long, env = "POD_NAME", default_value = "gateway")]
     pub pod_name: String,

@@ -19,7 +19,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, stream};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use liaison_crds::{PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry};
+use liaison_crds::{
+    GatewayName, PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry,
+};
 use liaison_records::names::PartnerName;
 use tokio::{
     sync::{mpsc, watch},
@@ -77,7 +79,7 @@ pub struct Secrets {
     pub server: Option<KeyMaterial>,
     /// `gateway-client-tls`.
     pub client: Option<KeyMaterial>,
-    /// `gateway-wireguard`: a key for each listener that is open.
+    /// The shard's own WireGuard keys, one for each listener that is open.
     pub wireguard: [Option<WireGuardPrivateKey>; LISTENERS],
     /// Preshared keys, a map for each of [`PRESHARED_SECRETS`], by [`preshared_entry`] of the WireGuard key.
     pub preshared: [BTreeMap<String, PresharedKey>; PRESHARED_SECRETS.len()],
@@ -187,7 +189,8 @@ struct Applied {
 
 /// The control loop's state.
 pub struct Control<T> {
-    name: String,
+    /// The shard.
+    name: GatewayName,
     domain: String,
     staleness_limit: Duration,
     secrets: Secrets,
@@ -230,7 +233,7 @@ impl<T: Tunnel> Control<T> {
             staleness_limit: config.staleness_limit(),
             public_keys: secrets.public_keys(),
             secrets,
-            acknowledgements: Acknowledgements::new(config.name.clone()),
+            acknowledgements: Acknowledgements::new(config.name.to_string()),
             gate,
             tunnel,
             addresses,
@@ -361,25 +364,41 @@ impl<T: Tunnel> Control<T> {
         let candidate = match observed {
             Ok(object) => {
                 self.written.insert(name.clone(), Written::of(&object));
-                self.told.entry(name.clone()).or_default().observe(&object, &self.name);
+                self.told.entry(name.clone()).or_default().observe(&object, self.name.as_str());
                 let remembered = self.acknowledgements.observe(&name, &object, jiff::Timestamp::now());
                 candidate(&object, &self.domain, remembered)
             }
             Err(error) => {
                 tracing::warn!(partner = %name, error, "object cannot be read; partner closed");
-                Err(Closed::Malformed)
+                // Whose it was, it is.
+                let gateway = self.candidates.get(&name).map_or_else(|| self.name.to_string(), |c| c.gateway.clone());
+                Candidate { gateway, partner: Err(Closed::Malformed) }
             }
         };
-        self.gone.remove(&name);
+        let (ours, was_ours) = (self.is_ours(&candidate), self.candidates.get(&name).is_some_and(|c| self.is_ours(c)));
+        if ours {
+            self.gone.remove(&name);
+        } else if was_ours {
+            self.trackers.remove(&name);
+            self.gone.insert(name.clone());
+        }
         if self.candidates.get(&name) == Some(&candidate) {
             return false;
         }
-        match &candidate {
+        match &candidate.partner {
+            _ if !ours && was_ours => tracing::info!(partner = %name, to = candidate.gateway, "partner moved"),
+            _ if !ours => {}
             Ok(_) => tracing::info!(partner = %name, "partner open"),
             Err(reason) => tracing::info!(partner = %name, %reason, "partner closed"),
         }
         self.candidates.insert(name, candidate);
         true
+    }
+
+    /// Whether a partner, open or closed, is this shard's. Of another's nothing is granted and nothing said here but that its
+    /// revocation has taken effect.
+    fn is_ours(&self, candidate: &Candidate) -> bool {
+        candidate.gateway == self.name.as_str()
     }
 
     fn forget(&mut self, object_name: &str) -> bool {
@@ -409,7 +428,7 @@ impl<T: Tunnel> Control<T> {
             }
         }
         let serves = fresh && self.active;
-        let table = if serves { Table::build(&self.candidates, now.wall) } else { Table::default() };
+        let table = if serves { Table::build(&self.candidates, &self.name, now.wall) } else { Table::default() };
         let old = self.gate.view().table;
         let retry = self.retry.is_some_and(|at| at <= now.mono);
         let view = if table == *old { self.view(old) } else { self.view(Arc::new(table)) };
@@ -609,7 +628,7 @@ impl<T: Tunnel> Control<T> {
             let several = applied.keys.len() > 1;
             if (applied.proved || !several)
                 && let Some(told) = self.told.get_mut(name)
-                && let Some(word) = told.due(holder, several, &self.name, now)
+                && let Some(word) = told.due(holder, several, self.name.as_str(), now)
             {
                 // A full queue is no loss: it is due again in a few seconds.
                 let _ = words.try_send(StatusWrite { partner: name.clone(), word: Word::InUse(word) });
@@ -629,7 +648,11 @@ impl<T: Tunnel> Control<T> {
         }
 
         let uptime = now.mono.duration_since(self.started);
-        for name in self.candidates.keys() {
+        for (name, candidate) in &self.candidates {
+            // The condition is one, and of several shards the partner's own writes it.
+            if candidate.gateway != self.name.as_str() {
+                continue;
+            }
             // Not before the object was read: its condition would be written over.
             let Some(written) = self.written.get(name) else { continue };
             let open = table.partners().contains_key(name);
@@ -642,9 +665,9 @@ impl<T: Tunnel> Control<T> {
             }
         }
         let connections = &self.gate.connections;
-        let (metrics, paces, candidates) = (&self.gate.metrics, &self.gate.paces, &self.candidates);
+        let (metrics, paces) = (&self.gate.metrics, &self.gate.paces);
         self.gone.retain(|name| {
-            let busy = connections.count(name) > 0 && !candidates.contains_key(name);
+            let busy = connections.count(name) > 0;
             if !busy {
                 metrics.forget(name.as_str());
                 paces.forget(name);
@@ -672,7 +695,7 @@ impl<T: Tunnel> Control<T> {
     async fn rekey(&mut self, secrets: &Secrets) {
         install(&self.gate, secrets);
         if let Err(error) = self.tunnel.set_private_keys(secrets.private_keys()).await {
-            tracing::error!(%error, "gateway-wireguard not taken");
+            tracing::error!(%error, "the shard's own keys not taken");
         }
         let changed = self.secrets.preshared != secrets.preshared;
         self.secrets = secrets.clone();

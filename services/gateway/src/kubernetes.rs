@@ -17,7 +17,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     core::DeserializeGuard,
 };
-use liaison_crds::{PRESHARED_SECRETS, PartnerConnection};
+use liaison_crds::{GatewayName, PRESHARED_SECRETS, PartnerConnection};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{
@@ -37,8 +37,6 @@ pub const FIELD_MANAGER: &str = "liaison-gateway";
 pub const SERVER_SECRET: &str = "gateway-tls";
 /// Client certificate for InfoPols.
 pub const CLIENT_SECRET: &str = "gateway-client-tls";
-/// WireGuard key.
-pub const WIREGUARD_SECRET: &str = "gateway-wireguard";
 
 /// Length of one watch, in seconds.
 const WATCH_SECONDS: u32 = 50;
@@ -61,7 +59,7 @@ enum Event<K> {
 type Tell<K> = Box<dyn FnMut(Event<K>) -> BoxFuture<'static, bool> + Send>;
 
 /// Lists and watches for ever, with backoff. Ends when `tell` says that nobody listens.
-async fn follow<K>(api: Api<K>, what: &'static str, field_selector: Option<String>, mut tell: Tell<K>)
+async fn follow<K>(api: Api<K>, what: String, field_selector: Option<String>, mut tell: Tell<K>)
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -168,12 +166,12 @@ pub async fn partner_connections(client: Client, namespace: String, changes: mps
         let changes = changes.clone();
         Box::pin(async move { changes.send(change).await.is_ok() })
     });
-    follow(api, "PartnerConnections", None, tell).await;
+    follow(api, "PartnerConnections".to_owned(), None, tell).await;
 }
 
-/// Watches the gateway's Secrets, by name: its Role gives it these and no other.
-pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<Secrets>) {
-    let one = |name: &'static str, take: Take| {
+/// Watches the gateway's Secrets, by name: its Role gives it these and no other. Of WireGuard keys a shard's own.
+pub async fn secrets(client: Client, namespace: String, shard: GatewayName, secrets: watch::Sender<Secrets>) {
+    let one = |name: String, take: Take| {
         let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let secrets = secrets.clone();
         let tell: Tell<_> = Box::new(move |word| {
@@ -192,13 +190,14 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
             }
             Box::pin(std::future::ready(true))
         });
-        follow(api, name, Some(format!("metadata.name={name}")), tell)
+        let selector = format!("metadata.name={name}");
+        follow(api, name, Some(selector), tell)
     };
-    let own: [(&'static str, Take); 3] = [
-        (SERVER_SECRET, Box::new(|all, secret| all.server = key_material(secret).or(all.server.take()))),
-        (CLIENT_SECRET, Box::new(|all, secret| all.client = key_material(secret).or(all.client.take()))),
+    let own: [(String, Take); 3] = [
+        (SERVER_SECRET.to_owned(), Box::new(|all, secret| all.server = key_material(secret).or(all.server.take()))),
+        (CLIENT_SECRET.to_owned(), Box::new(|all, secret| all.client = key_material(secret).or(all.client.take()))),
         (
-            WIREGUARD_SECRET,
+            shard.wireguard_secret(),
             Box::new(|all, secret| {
                 let keys = ["privateKey", "secondPrivateKey"].map(|entry| private_key(secret, entry));
                 // One that cannot be read leaves what is there.
@@ -208,13 +207,13 @@ pub async fn secrets(client: Client, namespace: String, secrets: watch::Sender<S
             }),
         ),
     ];
-    let preshared = PRESHARED_SECRETS.into_iter().enumerate().map(|(index, name)| -> (&'static str, Take) {
+    let preshared = PRESHARED_SECRETS.into_iter().enumerate().map(|(index, name)| -> (String, Take) {
         let take = move |all: &mut Secrets, secret: &Secret| {
             if let Some(entries) = all.preshared.get_mut(index) {
                 *entries = preshared_keys(secret);
             }
         };
-        (name, Box::new(take))
+        (name.to_owned(), Box::new(take))
     });
     join_all(own.into_iter().chain(preshared).map(|(name, take)| one(name, take))).await;
 }
@@ -286,7 +285,8 @@ impl Certificates for ApiCertificates {
 
 /// Writes what the gateway has to say in status, one at a time, by server-side apply. What fails is due again later.
 ///
-/// Conditions, acknowledgements and keys in use have a field manager each: an apply takes back what its manager said before and leaves out now.
+/// Conditions, and of each shard acknowledgements and keys in use, have a field manager each: an apply takes back what its manager said
+/// before and leaves out now. A shard's name begins with `gateway`, so no two of the managers are one.
 pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver<StatusWrite>) {
     let api: Api<PartnerConnection> = Api::namespaced(client, &namespace);
     while let Some(StatusWrite { partner, word }) = words.recv().await {
@@ -294,7 +294,7 @@ pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver
         let (status, manager) = match &word {
             Word::Connected(condition) => (json!({"conditions": [condition]}), FIELD_MANAGER.to_owned()),
             Word::Revoked(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-{}", word.name)),
-            Word::InUse(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-{}-key", word.name)),
+            Word::InUse(word) => (json!({"gateways": [word]}), format!("{FIELD_MANAGER}-key-{}", word.name)),
         };
         let patch = json!({
             "apiVersion": PartnerConnection::api_version(&()),

@@ -117,7 +117,7 @@ pub async fn run_with(
         }
     };
     let certificates = Arc::new(kubernetes::ApiCertificates::new(client.clone()));
-    let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), secret_tx);
+    let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), config.name.clone(), secret_tx);
     let writing = kubernetes::status(client.clone(), partners, word_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
     let (holding, active) = watch::channel(config.lease.is_none());
@@ -174,7 +174,8 @@ pub async fn serve(
         if secrets.is_complete() && control::install(&gate, &secrets) {
             break secrets;
         }
-        tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and gateway-wireguard");
+        let wireguard = config.name.wireguard_secret();
+        tracing::info!("waiting for Secrets gateway-tls, gateway-client-tls and {wireguard}");
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             // A closed channel brings no more: wait for the end.
@@ -194,7 +195,7 @@ pub async fn serve(
     let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, Door::Https, ending.clone()));
     let enrolling = tokio::spawn(serve::accept(Arc::clone(&gate), enrolment, Door::Enrolment, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);
-    tracing::info!(device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
+    tracing::info!(shard = %config.name, device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
 
     let result = tokio::select! {
         // First: at the end the others are ready as well.

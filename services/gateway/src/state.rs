@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use liaison_crds::{PartnerConnection, revocation::Floor};
+use liaison_crds::{GatewayName, PartnerConnection, gateway, revocation::Floor};
 use liaison_records::names::PartnerName;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -180,10 +180,20 @@ pub enum Closed {
 }
 
 /// What one object says, before the clock is looked at.
-pub type Candidate = Result<Partner, Closed>;
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The shard whose it is, open or closed.
+    pub gateway: String,
+    /// By what it is let in there, or why it is not.
+    pub partner: Result<Partner, Closed>,
+}
 
 /// Reads one object: spec AND status, without the keys that were revoked, by what it says or by what the gateway remembers.
 pub fn candidate(object: &PartnerConnection, domain: &str, remembered: Floor) -> Candidate {
+    Candidate { gateway: gateway::of(object.status.as_ref()).to_owned(), partner: partner(object, domain, remembered) }
+}
+
+fn partner(object: &PartnerConnection, domain: &str, remembered: Floor) -> Result<Partner, Closed> {
     let name: PartnerName = object.metadata.name.as_deref().and_then(|n| n.parse().ok()).ok_or(Closed::Malformed)?;
     if object.metadata.deletion_timestamp.is_some() {
         return Err(Closed::Deleting);
@@ -290,7 +300,7 @@ pub fn request_key_sha256(der: &[u8]) -> Option<String> {
     Some(hex::encode(Sha256::digest(request.certification_request_info.subject_pki.raw)))
 }
 
-/// The partners that are open at one instant.
+/// The partners of one shard that are open at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     partners: BTreeMap<PartnerName, Arc<Partner>>,
@@ -299,17 +309,20 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table at `now`. Candidates that share an address or a key are all closed.
-    pub fn build(candidates: &BTreeMap<PartnerName, Candidate>, now: Timestamp) -> Self {
+    /// The table of a shard at `now`. Candidates that share an address or a key, in whatever shards, are all closed.
+    pub fn build(candidates: &BTreeMap<PartnerName, Candidate>, shard: &GatewayName, now: Timestamp) -> Self {
         let mut table = Self::default();
         let mut open = Vec::new();
         let mut slots: HashMap<Ipv4Addr, u32> = HashMap::new();
         let mut slots_v6: HashMap<Ipv6Addr, u32> = HashMap::new();
         let mut keys: HashMap<WireGuardKey, u32> = HashMap::new();
         for (name, candidate) in candidates {
-            match candidate {
+            let ours = candidate.gateway == shard.as_str();
+            match &candidate.partner {
                 Ok(partner) if partner.authorized_until <= now => {
-                    table.closed.insert(name.clone(), Closed::Ended);
+                    if ours {
+                        table.closed.insert(name.clone(), Closed::Ended);
+                    }
                 }
                 Ok(partner) => {
                     *slots.entry(partner.slot.v4).or_default() += 1;
@@ -317,11 +330,14 @@ impl Table {
                     for key in &partner.keys {
                         *keys.entry(*key).or_default() += 1;
                     }
-                    open.push(partner);
+                    if ours {
+                        open.push(partner);
+                    }
                 }
-                Err(reason) => {
+                Err(reason) if ours => {
                     table.closed.insert(name.clone(), *reason);
                 }
+                Err(_) => {}
             }
         }
         for partner in open {
@@ -346,7 +362,7 @@ impl Table {
         &self.partners
     }
 
-    /// Closed partners, and why.
+    /// Closed partners of the shard, and why.
     pub fn closed(&self) -> &BTreeMap<PartnerName, Closed> {
         &self.closed
     }

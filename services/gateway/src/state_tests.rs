@@ -48,9 +48,13 @@ fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Val
     })
 }
 
-fn read(object: &Value) -> Candidate {
+fn whole(object: &Value) -> Candidate {
     let object: PartnerConnection = serde_json::from_value(object.clone()).unwrap();
     candidate(&object, "liaison.example.ca", Floor::default())
+}
+
+fn read(object: &Value) -> Result<Partner, Closed> {
+    whole(object).partner
 }
 
 #[test]
@@ -154,10 +158,40 @@ fn status_grants() {
     }
 }
 
-fn table(objects: &[Value], now: &str) -> Table {
+fn table_of(shard: &str, objects: &[Value], now: &str) -> Table {
     let candidates =
-        objects.iter().map(|o| (o["metadata"]["name"].as_str().unwrap().parse().unwrap(), read(o))).collect();
-    Table::build(&candidates, now.parse().unwrap())
+        objects.iter().map(|o| (o["metadata"]["name"].as_str().unwrap().parse().unwrap(), whole(o))).collect();
+    Table::build(&candidates, &shard.parse().unwrap(), now.parse().unwrap())
+}
+
+fn table(objects: &[Value], now: &str) -> Table {
+    table_of("gateway", objects, now)
+}
+
+#[test]
+fn a_shard_grants_its_own_partners_and_knows_of_the_others_what_is_claimed_twice() {
+    let now = "2026-01-02T00:00:00Z";
+    let shard = |mut object: Value, name: &str| {
+        object["status"]["connection"]["gateway"] = json!(name);
+        object
+    };
+    let a = object("a", 2, &[key(1)], &csr());
+    let b = shard(object("b", 3, &[key(2)], &csr()), "gateway");
+    let c = shard(object("c", 4, &[key(3)], &csr()), "gateway-east");
+    let mut d = c.clone();
+    (d["metadata"]["name"], d["spec"]["suspend"]) = (json!("d"), json!(true));
+    let all = [a.clone(), b.clone(), c.clone(), d];
+    let names = |t: &Table| t.partners().keys().map(ToString::to_string).collect::<Vec<_>>();
+    let first = table_of("gateway", &all, now);
+    assert_eq!((names(&first), first.closed().len()), (vec!["a".to_owned(), "b".to_owned()], 0));
+    assert!(first.at("100.72.0.8".parse().unwrap()).is_none());
+    let east = table_of("gateway-east", &all, now);
+    assert_eq!((names(&east), east.closed().len()), (vec!["c".to_owned()], 1));
+    assert_eq!(table_of("gateway-west", &all, now), Table::default());
+    // Status is wrong, and each shard sees it.
+    let same_key = shard(object("e", 9, &[key(1)], &csr()), "gateway-east");
+    assert_eq!(names(&table_of("gateway", &[a.clone(), b, same_key.clone()], now)), ["b"]);
+    assert_eq!(names(&table_of("gateway-east", &[a, c, same_key], now)), ["c"]);
 }
 
 #[test]
@@ -220,7 +254,7 @@ fn a_date_takes_away_the_keys_and_leaves_that_are_older_and_leaves_the_others() 
     assert_newer_only(&acknowledged);
     let typed: PartnerConnection = serde_json::from_value(object.clone()).unwrap();
     let remembered = Floor::revoked_at("2026-01-15T00:00:00Z".parse().unwrap());
-    assert_eq!(candidate(&typed, "liaison.example.ca", remembered).unwrap().keys, [WireGuardKey([2; 32])]);
+    assert_eq!(candidate(&typed, "liaison.example.ca", remembered).partner.unwrap().keys, [WireGuardKey([2; 32])]);
     // Unknown is refused.
     dated["status"]["wireGuardKeysSeen"] = json!([]);
     assert_eq!(read(&dated), Err(Closed::NoKey));
