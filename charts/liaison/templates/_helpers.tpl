@@ -12,6 +12,11 @@ hub, store; it is the value of app.kubernetes.io/name, by which policies select.
 {{- if lt (len (uniq (list $n.system $n.gateway $n.partners))) 3 -}}
 {{- fail "namespaces.system, namespaces.gateway and namespaces.partners must be three different namespaces" -}}
 {{- end -}}
+{{- $endpoints := list -}}
+{{- range .Values.gateway.shards -}}{{- $endpoints = concat $endpoints (compact (list .endpoint .secondEndpoint)) -}}{{- end -}}
+{{- if ne (len $endpoints) (len (uniq $endpoints)) -}}
+{{- fail "gateway.shards: each listener must have an endpoint of its own" -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "liaison.labels" -}}
@@ -30,6 +35,37 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- define "liaison.selector" -}}
 app.kubernetes.io/name: {{ .name }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+
+{{/*
+A shard of the gateway: liaison.shardSelector (dict "root" $ "shard" "gateway-east"). Its instance is a name of its own, so that no
+Deployment, Service or budget selects another's pods. That of `gateway` is the release's, as it was when there was no other.
+*/}}
+{{- define "liaison.shardSelector" -}}
+app.kubernetes.io/name: gateway
+app.kubernetes.io/instance: {{ if eq .shard "gateway" }}{{ .root.Release.Name }}{{ else }}{{ trunc 34 .root.Release.Name }}-{{ .shard }}{{ end }}
+{{- end -}}
+
+{{- define "liaison.shardLabels" -}}
+{{ include "liaison.shardSelector" . }}
+federation.csc-scc.gc.ca/gateway: {{ .shard }}
+{{ include "liaison.labels" .root }}
+{{- end -}}
+
+{{/* All Secrets beside the gateway: what its shards share, and the WireGuard keys of each. */}}
+{{- define "liaison.gatewaySecrets" -}}
+{{- $names := list "gateway-tls" "gateway-client-tls" -}}
+{{- range $name := keys .Values.gateway.shards | sortAlpha -}}{{- $names = append $names (printf "%s-wireguard" $name) -}}{{- end -}}
+{{- join ", " (concat $names (list "gateway-psk-0" "gateway-psk-1" "gateway-psk-2" "gateway-psk-3")) -}}
+{{- end -}}
+
+{{/* The shards as the operator is told them: gateway=host:port,host:port gateway-east=host:port */}}
+{{- define "liaison.gateways" -}}
+{{- $all := list -}}
+{{- range $name, $shard := .Values.gateway.shards -}}
+{{- $all = append $all (printf "%s=%s%s" $name $shard.endpoint (empty $shard.secondEndpoint | ternary "" (printf ",%s" $shard.secondEndpoint))) -}}
+{{- end -}}
+{{- join " " $all -}}
 {{- end -}}
 
 {{/* liaison.image (dict "root" $ "name" "operator") */}}
