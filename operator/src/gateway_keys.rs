@@ -130,15 +130,20 @@ pub fn laggards(
     all
 }
 
-/// What partners are told of a state.
-pub fn told(state: &State, Endpoints { first, second }: &Endpoints) -> Option<Gateway> {
-    let endpoint = |listener: usize| second.as_ref().filter(|_| listener > 0).unwrap_or(first).clone();
+/// What a shard's partners are told of a state.
+pub fn told(shard: &GatewayName, state: &State, Endpoints { first, second }: &Endpoints) -> Result<Gateway, Error> {
+    let endpoint = |listener: usize| match listener {
+        0 => Ok(first.clone()),
+        _ => second.clone().ok_or_else(|| Error::NoSecondEndpoint(shard.clone())),
+    };
+    let broken = || Error::Broken { name: shard.wireguard_secret(), key: "publicKey" };
     let other = 1 - state.active;
-    Some(Gateway {
-        key: state.keys[state.active].clone()?,
-        endpoint: endpoint(state.active),
-        // One that was made and is not told yet is nobody's business.
-        retiring: state.keys[other].clone().filter(|_| !state.prepared).map(|key| (key, endpoint(other))),
+    // One that was made and is not told yet is nobody's business.
+    let retiring = state.keys[other].clone().filter(|_| !state.prepared);
+    Ok(Gateway {
+        key: state.keys[state.active].clone().ok_or_else(broken)?,
+        endpoint: endpoint(state.active)?,
+        retiring: retiring.map(|key| Ok::<_, Error>((key, endpoint(other)?))).transpose()?,
     })
 }
 
@@ -182,8 +187,7 @@ pub async fn ensure(client: &Client, settings: &Settings) -> Result<Gateways, Er
     let mut all = Gateways::new();
     for (shard, endpoints) in settings.gateways.all() {
         let state = State::of(&live(client, settings, shard).await?);
-        let broken = || Error::Broken { name: shard.wireguard_secret(), key: "publicKey" };
-        all.insert(shard.clone(), told(&state, endpoints).ok_or_else(broken)?);
+        all.insert(shard.clone(), told(shard, &state, endpoints)?);
     }
     Ok(all)
 }

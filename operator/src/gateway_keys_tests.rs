@@ -50,7 +50,8 @@ fn a_rotation_goes_through_its_steps_and_back_to_rest_by_the_other_listener() {
 fn partners_are_told_of_a_key_once_it_is_told_and_of_the_one_before_as_long_as_it_serves() {
     let endpoint = |port: u16| format!("gateway.example.ca:{port}");
     let endpoints = Endpoints { first: endpoint(51820), second: Some(endpoint(51821)) };
-    let told = |state: &State| told(state, &endpoints).unwrap();
+    let shard = "gateway".parse().unwrap();
+    let told = |state: &State| told(&shard, state, &endpoints).unwrap();
     let prepared = told(&state([Some("a"), Some("b")], 0, true, Some("1")));
     assert_eq!((prepared.key.as_str(), prepared.endpoint, prepared.retiring), ("a", endpoint(51820), None));
     let retiring = told(&state([Some("a"), Some("b")], 1, false, Some("1")));
@@ -58,6 +59,13 @@ fn partners_are_told_of_a_key_once_it_is_told_and_of_the_one_before_as_long_as_i
     assert_eq!(retiring.retiring, Some(("a".to_owned(), endpoint(51820))));
     let done = told(&state([None, Some("b")], 1, false, Some("1")));
     assert_eq!((done.key.as_str(), done.retiring), ("b", None));
+    // An endpoint that was taken away while partners use it is not made up.
+    let first = Endpoints { second: None, ..endpoints.clone() };
+    let with_first = |state: &State| super::told(&shard, state, &first).is_ok();
+    assert!(with_first(&state([Some("a"), None], 0, false, None)));
+    assert!(with_first(&state([Some("a"), Some("b")], 0, true, Some("1"))));
+    assert!(!with_first(&state([Some("a"), Some("b")], 1, false, Some("1"))));
+    assert!(!with_first(&state([None, Some("b")], 1, false, Some("1"))));
 }
 
 #[test]

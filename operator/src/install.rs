@@ -11,6 +11,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ObjectMeta, PostParams},
 };
+use liaison_crds::GatewayName;
 
 use crate::{
     apply, authorities,
@@ -39,6 +40,9 @@ pub enum Error {
         /// Key in it.
         key: &'static str,
     },
+    /// A shard of the gateway whose partners use a listener that has no endpoint any more.
+    #[error("partners use the second listener of shard '{0}': it must keep its `gateway.shards.{0}.secondEndpoint`")]
+    NoSecondEndpoint(GatewayName),
 }
 
 /// What every reconcile needs of it.
