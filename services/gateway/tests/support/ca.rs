@@ -1,4 +1,6 @@
-//! A certificate authority as the operator's: root, issuing, leaves.
+//! A certificate authority as the operator's: root, issuing, leaves, and the CAs that follow them.
+
+use std::sync::Arc;
 
 use liaison_gateway::tls::KeyMaterial;
 use rcgen::{
@@ -13,13 +15,19 @@ use x509_parser::{certification_request::X509CertificationRequest, prelude::From
 pub struct Ca {
     /// The root in PEM: what everybody trusts.
     pub root: String,
+    /// Which root that is.
+    number: usize,
+    root_issuer: Arc<Issuer<'static, KeyPair>>,
     issuing: String,
+    /// The root, certified by the one before it.
+    crossed: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A leaf with its key.
+#[derive(Clone)]
 pub struct Leaf {
-    /// Leaf and issuing certificate in PEM.
+    /// Leaf and issuing certificate in PEM, and what leads to the root before.
     pub chain: String,
     /// Private key in PEM.
     pub key: String,
@@ -27,6 +35,14 @@ pub struct Leaf {
     pub request: String,
     /// Lower-case hex SHA-256 of the leaf's DER.
     pub sha256: String,
+}
+
+impl Leaf {
+    /// As in a Secret, with these roots.
+    pub fn trusting(&self, roots: &str) -> KeyMaterial {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        KeyMaterial { chain: bytes(&self.chain), key: bytes(&self.key), ca: bytes(roots) }
+    }
 }
 
 fn authority(name: &str) -> CertificateParams {
@@ -40,12 +56,37 @@ fn authority(name: &str) -> CertificateParams {
 impl Ca {
     /// A new one.
     pub fn new() -> Self {
-        let root_key = KeyPair::generate().unwrap();
-        let root = authority("Liaison test root").self_signed(&root_key).unwrap();
-        let root_issuer = Issuer::new(authority("Liaison test root"), root_key);
+        Self::rooted(1, None)
+    }
+
+    fn rooted(number: usize, before: Option<&Self>) -> Self {
+        let name = format!("Liaison test root {number}");
         let key = KeyPair::generate().unwrap();
-        let issuing = authority("Liaison test issuing").signed_by(&key, &root_issuer).unwrap();
-        Self { root: root.pem(), issuing: issuing.pem(), issuer: Issuer::new(authority("Liaison test issuing"), key) }
+        let root = authority(&name).self_signed(&key).unwrap().pem();
+        let crossed = before.map(|before| authority(&name).signed_by(&key, &*before.root_issuer).unwrap().pem());
+        Self::issuing(root, number, Arc::new(Issuer::new(authority(&name), key)), crossed.unwrap_or_default())
+    }
+
+    fn issuing(root: String, number: usize, root_issuer: Arc<Issuer<'static, KeyPair>>, crossed: String) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let issuing = authority("Liaison test issuing").signed_by(&key, &*root_issuer).unwrap().pem();
+        let issuer = Issuer::new(authority("Liaison test issuing"), key);
+        Self { root, number, root_issuer, issuing, crossed, issuer }
+    }
+
+    /// Another issuing CA under the same root.
+    pub fn next_issuing(&self) -> Self {
+        Self::issuing(self.root.clone(), self.number, Arc::clone(&self.root_issuer), self.crossed.clone())
+    }
+
+    /// Another root, which this one certifies, with an issuing CA under it.
+    pub fn next_root(&self) -> Self {
+        Self::rooted(self.number + 1, Some(self))
+    }
+
+    /// The same, when the root before is gone.
+    pub fn alone(self) -> Self {
+        Self { crossed: String::new(), ..self }
     }
 
     /// A leaf with these names.
@@ -57,7 +98,7 @@ impl Ca {
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf {
-            chain: format!("{}{}", certificate.pem(), self.issuing),
+            chain: format!("{}{}{}", certificate.pem(), self.issuing, self.crossed),
             key: key.serialize_pem(),
             request: CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap(),
             sha256: hex::encode(Sha256::digest(certificate.der())),
@@ -74,7 +115,7 @@ impl Ca {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let chain = format!("{}{}", certificate.pem(), self.issuing);
+        let chain = format!("{}{}{}", certificate.pem(), self.issuing, self.crossed);
         (chain, hex::encode(Sha256::digest(certificate.der())))
     }
 
@@ -90,10 +131,6 @@ impl Ca {
 
     /// As in a Secret.
     pub fn material(&self, leaf: &Leaf) -> KeyMaterial {
-        KeyMaterial {
-            chain: leaf.chain.clone().into_bytes(),
-            key: leaf.key.clone().into_bytes(),
-            ca: self.root.clone().into_bytes(),
-        }
+        leaf.trusting(&self.root)
     }
 }

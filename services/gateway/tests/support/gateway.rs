@@ -53,6 +53,11 @@ enum Line {
     Apply(Value),
     Delete(String),
     Server(Material),
+    Authority {
+        infopols: Vec<(String, Material)>,
+        server: Material,
+        client: Material,
+    },
     Keys([Option<String>; 2]),
     Preshared(Vec<(String, String)>),
 }
@@ -147,6 +152,12 @@ impl Gateway {
     /// A new server certificate.
     pub fn server(&mut self, material: KeyMaterial) {
         self.say(&Line::Server(material.into()));
+    }
+
+    /// All that it and its InfoPols have of a CA: certificates, and what they trust.
+    pub fn authority(&mut self, infopols: Vec<(String, KeyMaterial)>, server: KeyMaterial, client: KeyMaterial) {
+        let infopols = infopols.into_iter().map(|(name, m)| (name, m.into())).collect();
+        self.say(&Line::Authority { infopols, server: server.into(), client: client.into() });
     }
 
     /// Its first listener's private key.
@@ -266,7 +277,11 @@ pub fn child() {
                 let _ = line_tx.blocking_send(serde_json::from_str(&line.unwrap()).unwrap());
             }
         });
-        let port = infopol::start(0, infopols.into_iter().map(|(name, m)| (name, m.into())).collect()).await;
+        let all = |infopols: Vec<(String, Material)>| -> Vec<(String, KeyMaterial)> {
+            infopols.into_iter().map(|(name, m)| (name, m.into())).collect()
+        };
+        let (infopol_tx, infopol_tls) = watch::channel(infopol::tls(&all(infopols)));
+        let port = infopol::start_with(0, infopol_tls).await;
         config.upstream = format!("https://127.0.0.1:{port}");
         let secrets = Secrets {
             server: Some(server.into()),
@@ -309,6 +324,11 @@ pub fn child() {
                 Line::Delete(name) => Change::Deleted(name),
                 Line::Server(material) => {
                     secret_tx.send_modify(|all| all.server = Some(material.into()));
+                    continue;
+                }
+                Line::Authority { infopols, server, client } => {
+                    infopol_tx.send_replace(infopol::tls(&all(infopols)));
+                    secret_tx.send_modify(|all| (all.server, all.client) = (Some(server.into()), Some(client.into())));
                     continue;
                 }
                 Line::Keys(keys) => {

@@ -25,15 +25,20 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, json};
-use tokio::{net::TcpListener, time::Interval};
+use tokio::{net::TcpListener, sync::watch, time::Interval};
 use tokio_rustls::TlsAcceptor;
 
 /// Serves until the runtime ends; returns the port.
 pub async fn start(port: u16, certificates: Vec<(String, KeyMaterial)>) -> u16 {
+    start_with(port, watch::channel(tls(&certificates)).1).await
+}
+
+/// What it serves new connections with.
+pub fn tls(certificates: &[(String, KeyMaterial)]) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     let mut resolver = ResolvesServerCertUsingSni::new();
-    for (name, material) in &certificates {
+    for (name, material) in certificates {
         for root in CertificateDer::pem_slice_iter(&material.ca) {
             roots.add(root.unwrap()).unwrap();
         }
@@ -47,13 +52,17 @@ pub async fn start(port: u16, certificates: Vec<(String, KeyMaterial)>) -> u16 {
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(resolver));
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Arc::new(config)
+}
+
+/// The same as `start`, with what it serves with as it is at the time.
+pub async fn start_with(port: u16, tls: watch::Receiver<Arc<ServerConfig>>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
+            let acceptor = TlsAcceptor::from(tls.borrow().clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let called = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
