@@ -124,8 +124,8 @@ bench-takeover: ## the pod of the gateway that serves is deleted by force KILLS 
 		$(CARGO_TARGET_DIR)/release/liaison-bench times 'C the pod that serves is deleted by force, until a request is answered'
 	$(CARGO_TARGET_DIR)/release/liaison-bench render
 
-# The gateway and its WireGuard are compiled as for production; their dependencies are as they always are.
-optimised_gateway := $(foreach crate,liaison-gateway gotatun,--config 'profile.dev.package.$(crate).opt-level=3' \
+# The gateway, its WireGuard and its TUN are compiled as for production; their dependencies are as they always are.
+optimised_gateway := $(foreach crate,liaison-gateway gotatun tun-rs,--config 'profile.dev.package.$(crate).opt-level=3' \
   --config 'profile.dev.package.$(crate).debug-assertions=false')
 
 .PHONY: bench-gateway

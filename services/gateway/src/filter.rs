@@ -9,12 +9,16 @@ use std::{io, net::IpAddr, sync::Arc};
 
 use gotatun::{
     packet::{Ip, Packet, PacketBufPool},
-    tun::{IpRecv, IpSend, MtuWatcher, tun_async_device::TunDevice},
+    tun::{IpRecv, IpSend, MtuWatcher},
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use crate::{listeners::Switch, metrics::Metrics};
+use crate::{
+    addresses::MTU,
+    device::{Reader, Writer},
+    listeners::Switch,
+    metrics::Metrics,
+};
 
 /// TCP port of HTTPS on a gateway address.
 pub const HTTPS: u16 = 443;
@@ -151,20 +155,19 @@ fn destination(bytes: &[u8]) -> Option<IpAddr> {
     parse(bytes).ok().map(|p| p.destination)
 }
 
-/// A TUN device behind the filter, as one listener writes to it.
+/// What a listener's packets go to: the device, behind the filter.
 #[derive(Clone)]
-pub struct FilteredTun {
-    tun: TunDevice,
+pub struct Incoming {
+    device: Writer,
     metrics: Arc<Metrics>,
-    failed: CancellationToken,
     switch: Arc<Switch>,
     listener: usize,
 }
 
-impl FilteredTun {
-    /// Wraps `tun` for the first listener; `failed` is cancelled when the device is gone.
-    pub fn new(tun: TunDevice, metrics: Arc<Metrics>, failed: CancellationToken, switch: Arc<Switch>) -> Self {
-        Self { tun, metrics, failed, switch, listener: 0 }
+impl Incoming {
+    /// For the first listener.
+    pub fn new(device: Writer, metrics: Arc<Metrics>, switch: Arc<Switch>) -> Self {
+        Self { device, metrics, switch, listener: 0 }
     }
 
     /// The same for the second.
@@ -172,30 +175,9 @@ impl FilteredTun {
     pub fn second(&self) -> Self {
         Self { listener: 1, ..self.clone() }
     }
-
-    /// What goes out by this listener.
-    pub fn outgoing(&self) -> Outgoing {
-        match self.listener {
-            0 => Outgoing::Device(self.clone()),
-            _ => Outgoing::Queue(self.switch.queue(), self.tun.mtu()),
-        }
-    }
 }
 
-/// Where a listener takes packets from.
-pub enum Outgoing {
-    /// The first reads the device, and hands to the second what goes there.
-    Device(FilteredTun),
-    /// The second.
-    Queue(mpsc::Receiver<Packet<Ip>>, MtuWatcher),
-}
-
-/// EBADF, ENODEV, EBADFD: the device itself is gone.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(9 | 19 | 77))
-}
-
-impl IpSend for FilteredTun {
+impl IpSend for Incoming {
     async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
         let packet = packet.into_bytes();
         if let Err(drop) = inward(&packet) {
@@ -209,38 +191,45 @@ impl IpSend for FilteredTun {
             self.metrics.dropped("in", Drop::Malformed.label());
             return Ok(());
         };
-        match self.tun.send(packet).await {
-            // A packet that the kernel refuses must not end the device for everybody, as an EINVAL would in gotatun.
-            Err(error) if !is_gone(&error) => {
-                self.metrics.dropped("in", Drop::Device.label());
-                Ok(())
-            }
-            Err(error) => {
-                self.failed.cancel();
-                Err(error)
-            }
-            Ok(()) => Ok(()),
-        }
+        self.device.send(packet).await
     }
 }
 
-impl FilteredTun {
-    /// What is read from the device and goes by the first listener.
+/// Where a listener takes packets from.
+pub enum Outgoing {
+    /// The first reads the device, and hands to the second what goes there.
+    Device(Box<FromDevice>),
+    /// The second.
+    Queue(mpsc::Receiver<Packet<Ip>>),
+}
+
+/// What comes from the device, behind the filter.
+pub struct FromDevice {
+    device: Reader,
+    metrics: Arc<Metrics>,
+    switch: Arc<Switch>,
+}
+
+impl Outgoing {
+    /// For the first listener.
+    pub fn of_device(device: Reader, metrics: Arc<Metrics>, switch: Arc<Switch>) -> Self {
+        Self::Device(Box::new(FromDevice { device, metrics, switch }))
+    }
+
+    /// For the second.
+    pub fn of_second(switch: &Switch) -> Self {
+        Self::Queue(switch.queue())
+    }
+}
+
+impl FromDevice {
+    /// What is read and goes by the first listener.
     async fn read<'a>(
         &'a mut self,
         pool: &mut PacketBufPool,
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         let (metrics, switch) = (&self.metrics, &self.switch);
-        let packets = match self.tun.recv(pool).await {
-            Ok(packets) => packets,
-            Err(error) => {
-                if is_gone(&error) {
-                    self.failed.cancel();
-                }
-                return Err(error);
-            }
-        };
-        Ok(packets.filter_map(move |packet| {
+        Ok(self.device.recv(pool).await?.filter_map(move |packet| {
             let packet = packet.into_bytes();
             if let Err(drop) = outward(&packet) {
                 metrics.dropped("out", drop.label());
@@ -265,8 +254,8 @@ impl IpRecv for Outgoing {
         pool: &mut PacketBufPool,
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         let (read, handed) = match self {
-            Self::Device(tun) => (Some(tun.read(pool).await?), None),
-            Self::Queue(queue, _) => match queue.recv().await {
+            Self::Device(device) => (Some(device.read(pool).await?), None),
+            Self::Queue(queue) => match queue.recv().await {
                 Some(packet) => (None, Some(packet)),
                 // Another second listener has taken its place.
                 None => std::future::pending().await,
@@ -276,10 +265,7 @@ impl IpRecv for Outgoing {
     }
 
     fn mtu(&self) -> MtuWatcher {
-        match self {
-            Self::Device(tun) => tun.tun.mtu(),
-            Self::Queue(_, mtu) => mtu.clone(),
-        }
+        MtuWatcher::new(MTU)
     }
 }
 

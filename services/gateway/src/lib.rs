@@ -13,6 +13,7 @@ pub mod config;
 pub mod connected;
 pub mod connections;
 pub mod control;
+pub mod device;
 pub mod enrolment;
 pub mod est;
 pub mod filter;

@@ -17,15 +17,16 @@ use rustix::{
     },
 };
 use tokio::net::TcpSocket;
+use tun_rs::SyncDevice;
 
-use crate::filter::ENROLMENT;
+use crate::{device, filter::ENROLMENT};
 
 /// What could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The TUN device.
     #[error("TUN device {0}: {1} (the pod needs NET_ADMIN and /dev/net/tun)")]
-    Tun(String, tun::Error),
+    Tun(String, io::Error),
     /// The port on it.
     #[error("port {0} of the TUN device: {1} (the pod needs NET_BIND_SERVICE)")]
     Port(u16, io::Error),
@@ -34,7 +35,7 @@ pub enum OpenError {
 /// What only a privileged process can open. Made before the runtime is.
 pub struct Opened {
     /// The TUN device; it goes with the process.
-    pub tun: tun::Device,
+    pub tun: SyncDevice,
     /// A socket bound to the port of the TUN device, and to nothing else; it does not listen yet.
     pub socket: TcpSocket,
     /// The same for enrolment.
@@ -44,9 +45,7 @@ pub struct Opened {
 impl Opened {
     /// Makes the TUN device and takes the port, and that of enrolment, on it.
     pub fn open(device: &str, port: u16) -> Result<Self, OpenError> {
-        let mut wanted = tun::Configuration::default();
-        wanted.tun_name(device);
-        let tun = tun::create(&wanted).map_err(|error| OpenError::Tun(device.to_owned(), error))?;
+        let tun = device::open(device).map_err(|error| OpenError::Tun(device.to_owned(), error))?;
         Ok(Self { tun, socket: take(device, port)?, enrolment: take(device, ENROLMENT)? })
     }
 }

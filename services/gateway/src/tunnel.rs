@@ -13,7 +13,6 @@ use std::{
 use futures::future::{BoxFuture, join_all};
 use gotatun::{
     device::{Device, DeviceBuilder, Peer},
-    tun::tun_async_device::TunDevice,
     x25519::{PublicKey, StaticSecret},
 };
 use tokio::{
@@ -21,10 +20,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tun_rs::SyncDevice;
 
 use crate::{
     control::PresharedKey,
-    filter::{FilteredTun, Outgoing},
+    device,
+    filter::{Incoming, Outgoing},
     listeners::{LISTENERS, Switch},
     metrics::Metrics,
     state::WireGuardKey,
@@ -101,13 +102,13 @@ pub type PrivateKeys = [Option<[u8; 32]>; LISTENERS];
 
 /// gotatun over a TUN device.
 pub struct Userspace {
-    tun: FilteredTun,
+    incoming: Incoming,
     switch: Arc<Switch>,
     ports: [u16; LISTENERS],
     state: Mutex<State>,
 }
 
-type Listener = Arc<Device<(udp::Factory, FilteredTun, Outgoing)>>;
+type Listener = Arc<Device<(udp::Factory, Incoming, Outgoing)>>;
 
 struct State {
     keys: PrivateKeys,
@@ -132,11 +133,15 @@ fn peer(key: WireGuardKey, preshared: Option<PresharedKey>, addresses: &[IpAddr]
     peer
 }
 
-async fn listen(port: u16, key: Option<[u8; 32]>, tun: FilteredTun) -> Result<Listener, TunnelError> {
-    let outgoing = tun.outgoing();
+async fn listen(
+    port: u16,
+    key: Option<[u8; 32]>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+) -> Result<Listener, TunnelError> {
     let device = DeviceBuilder::new()
         .with_udp(udp::Factory::default())
-        .with_ip_pair(tun, outgoing)
+        .with_ip_pair(incoming, outgoing)
         .with_private_key(key.map_or_else(StaticSecret::random, StaticSecret::from))
         .with_listen_port(port)
         .build()
@@ -174,18 +179,19 @@ impl Userspace {
     /// Takes the open TUN device and listens on the UDP ports of those listeners that have a key. `failed` is cancelled when
     /// the TUN device is gone.
     pub async fn open(
-        tun: tun::Device,
+        tun: SyncDevice,
         ports: [u16; LISTENERS],
         keys: PrivateKeys,
         metrics: Arc<Metrics>,
         failed: CancellationToken,
     ) -> Result<Self, TunnelError> {
-        let tun = TunDevice::from_tun_device(tun::AsyncDevice::new(tun)?).map_err(gotatun::device::Error::from)?;
+        let (reader, writer) = device::split(tun, &metrics, &failed)?;
         let switch = Arc::new(Switch::default());
-        let tun = FilteredTun::new(tun, metrics, failed, Arc::clone(&switch));
-        let first = listen(ports[0], keys[0], tun.clone()).await?;
+        let outgoing = Outgoing::of_device(reader, Arc::clone(&metrics), Arc::clone(&switch));
+        let incoming = Incoming::new(writer, metrics, Arc::clone(&switch));
+        let first = listen(ports[0], keys[0], incoming.clone(), outgoing).await?;
         let state = State { keys: [keys[0], None], first, second: None, peers: BTreeMap::new() };
-        let tunnel = Self { tun, switch, ports, state: Mutex::new(state) };
+        let tunnel = Self { incoming, switch, ports, state: Mutex::new(state) };
         tunnel.set_private_keys(keys).await?;
         Ok(tunnel)
     }
@@ -297,9 +303,11 @@ impl Tunnel for Userspace {
             let second = match (keys[1], state.second.clone()) {
                 (None, _) => None,
                 (Some(key), second) => {
-                    let second = match second {
-                        Some(second) => second,
-                        None => listen(self.ports[1], Some(key), self.tun.second()).await?,
+                    let second = if let Some(second) = second {
+                        second
+                    } else {
+                        let outgoing = Outgoing::of_second(&self.switch);
+                        listen(self.ports[1], Some(key), self.incoming.second(), outgoing).await?
                     };
                     match peers_of(1) {
                         Some(peers) => drop(second.add_peers(peers).await?),

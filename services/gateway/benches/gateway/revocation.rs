@@ -18,7 +18,6 @@ use futures::{StreamExt as _, stream};
 use gotatun::{
     device::{Device, DeviceBuilder, Peer},
     noise::{Tunn, index_table::IndexTable, rate_limiter::RateLimiter},
-    tun::tun_async_device::TunDevice,
     udp::socket::UdpSocketFactory,
     x25519::{PublicKey, StaticSecret},
 };
@@ -32,9 +31,10 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{state::public_key_sha256, tls::KeyMaterial};
+use liaison_gateway::{device as tun, metrics::Metrics, state::public_key_sha256, tls::KeyMaterial};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{self, Target, Trial},
@@ -149,16 +149,12 @@ async fn install(client: &Client, namespace: &str, ca: &Ca, private: &str, partn
     stream::iter(partners).map(make).buffer_unordered(16).collect::<Vec<()>>().await;
 }
 
-type Wg = Device<(UdpSocketFactory, TunDevice, TunDevice)>;
+type Wg = Device<(UdpSocketFactory, tun::Writer, tun::Reader)>;
 
 /// A partner's WireGuard device.
 async fn device(namespace: &Namespace, partner: &Live, gateway: PublicKey, at: SocketAddr) -> Wg {
     let name = format!("p{}", partner.slot);
-    let tun = namespace.within(|| {
-        let mut wanted = tun::Configuration::default();
-        wanted.tun_name(&name);
-        tun::create(&wanted).unwrap()
-    });
+    let device = namespace.within(|| tun::open(&name).unwrap());
     let (own, other) = (partner.address(), partner.gateway_address());
     for arguments in [
         format!("addr add {own}/32 dev {name}"),
@@ -169,12 +165,12 @@ async fn device(namespace: &Namespace, partner: &Live, gateway: PublicKey, at: S
         all.extend(arguments.split(' '));
         support::run("ip", &all);
     }
-    let tun = TunDevice::from_tun_device(tun::AsyncDevice::new(tun).unwrap()).unwrap();
+    let (reader, writer) = tun::split(device, &Arc::new(Metrics::default()), &CancellationToken::new()).unwrap();
     let mut peer = Peer::new(gateway).with_endpoint(at).with_allowed_ip(std::net::IpAddr::from(other).into());
     peer.keepalive = Some(25);
     DeviceBuilder::new()
         .with_default_udp()
-        .with_ip(tun)
+        .with_ip_pair(writer, reader)
         .with_private_key(StaticSecret::from(bytes(&partner.private)))
         .with_peer(peer)
         .build()

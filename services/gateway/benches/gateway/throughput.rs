@@ -11,6 +11,7 @@ use std::{
 
 use liaison_gateway::{
     addresses::Addresses,
+    device,
     metrics::Metrics,
     state::{Slot, WireGuardKey},
     tunnel::{Tunnel as _, Userspace},
@@ -37,9 +38,7 @@ pub fn tunnel(arguments: &[String]) {
     let [private, partner] = arguments else { panic!("two keys") };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut wanted = tun::Configuration::default();
-        wanted.tun_name("liaison0");
-        let tun = tun::create(&wanted).unwrap();
+        let tun = device::open("liaison0").unwrap();
         let key = WireGuardKey::parse(private).unwrap().0;
         let (metrics, failed) = (Arc::new(Metrics::default()), CancellationToken::new());
         let tunnel = Userspace::open(tun, [PORT, PORT + 1], [Some(key), None], metrics, failed.clone()).await.unwrap();
