@@ -15,16 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, stream};
-use gotatun::x25519::{PublicKey, StaticSecret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use liaison_crds::{
-    GatewayName, PRESHARED_SECRETS, PartnerConnection, partner_connection::Acknowledgement, preshared_entry,
-};
+use liaison_crds::GatewayName;
 use liaison_records::names::PartnerName;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,13 +31,12 @@ use crate::{
     checkpoint::Checkpoint,
     config::Config,
     connected::{self, Tracker, Written},
-    enrolment::Certificates,
+    feeds::{Change, Feeds, Observed, StatusWrite, Word},
     gate::Gate,
-    kubernetes::{CLIENT_SECRET, SERVER_SECRET},
     listeners::LISTENERS,
     rotation::{Received, Told},
+    secrets::{PresharedKey, Secrets, install, wanted_preshared},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
-    tls::{self, KeyMaterial},
     traffic::Traffic,
     tunnel::{PeerStats, Tunnel},
 };
@@ -55,123 +49,6 @@ const ROTATION: Duration = Duration::from_millis(100);
 const AT_ONCE: usize = 64;
 /// How soon again, when what was revoked has not ended yet.
 const SOON: Duration = Duration::from_millis(20);
-
-/// A word from the API about PartnerConnections.
-#[derive(Debug)]
-pub enum Change {
-    /// All there are.
-    Listed(Vec<(String, Observed)>),
-    /// One was made or changed.
-    Applied(String, Observed),
-    /// One is gone.
-    Deleted(String),
-    /// Nothing changed.
-    Heard,
-}
-
-/// An object, or why it cannot be read.
-pub type Observed = Result<Box<PartnerConnection>, String>;
-
-/// The gateway's own keys; each `None` until its Secret is there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Secrets {
-    /// `gateway-tls`.
-    pub server: Option<KeyMaterial>,
-    /// `gateway-client-tls`.
-    pub client: Option<KeyMaterial>,
-    /// The shard's own WireGuard keys, one for each listener that is open.
-    pub wireguard: [Option<WireGuardPrivateKey>; LISTENERS],
-    /// Preshared keys, a map for each of [`PRESHARED_SECRETS`], by [`preshared_entry`] of the WireGuard key.
-    pub preshared: [BTreeMap<String, PresharedKey>; PRESHARED_SECRETS.len()],
-}
-
-impl Secrets {
-    /// The preshared key of a WireGuard key.
-    fn preshared(&self, key: WireGuardKey) -> Option<PresharedKey> {
-        let entry = preshared_entry(&key.0);
-        self.preshared.iter().find_map(|entries| entries.get(&entry)).copied()
-    }
-
-    /// Whether all that it takes to start is there.
-    pub fn is_complete(&self) -> bool {
-        self.server.is_some() && self.client.is_some() && self.wireguard.iter().any(Option::is_some)
-    }
-
-    /// The listeners' private keys.
-    pub fn private_keys(&self) -> [Option<[u8; 32]>; LISTENERS] {
-        self.wireguard.map(|key| key.map(|key| key.0))
-    }
-
-    /// The listeners' public keys, base64.
-    fn public_keys(&self) -> [Option<String>; LISTENERS] {
-        let public = |key: [u8; 32]| PublicKey::from(&StaticSecret::from(key));
-        self.private_keys().map(|key| key.map(|key| STANDARD.encode(public(key).as_bytes())))
-    }
-}
-
-/// The gateway's WireGuard private key; cannot be logged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct WireGuardPrivateKey(pub [u8; 32]);
-
-impl std::fmt::Debug for WireGuardPrivateKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WireGuardPrivateKey")
-    }
-}
-
-/// A preshared key; cannot be logged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PresharedKey(pub [u8; 32]);
-
-impl std::fmt::Debug for PresharedKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PresharedKey")
-    }
-}
-
-/// Something to be written to a partner's status.
-#[derive(Debug, Clone)]
-pub struct StatusWrite {
-    /// Of which partner.
-    pub partner: PartnerName,
-    /// What.
-    pub word: Word,
-}
-
-/// What the gateway has to say in status; it may write nothing else there.
-#[derive(Debug, Clone)]
-pub enum Word {
-    /// The condition `Connected`.
-    Connected(Condition),
-    /// A revocation has taken effect.
-    Revoked(Acknowledgement),
-    /// Which key is in use.
-    InUse(Acknowledgement),
-}
-
-impl std::fmt::Display for Word {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Connected(condition) => write!(f, "Connected: {}", condition.reason),
-            Self::Revoked(_) => f.write_str("revocation acknowledged"),
-            Self::InUse(_) => f.write_str("key in use"),
-        }
-    }
-}
-
-/// Where words come from and go to.
-pub struct Feeds {
-    /// Words about PartnerConnections.
-    pub changes: mpsc::Receiver<Change>,
-    /// The gateway's own keys.
-    pub secrets: watch::Receiver<Secrets>,
-    /// What is to be written to status; a full queue loses nothing.
-    pub words: mpsc::Sender<StatusWrite>,
-    /// Where partners' own requests for certificates go.
-    pub certificates: Arc<dyn Certificates>,
-    /// Whether this process serves its shard's partners, and not another.
-    pub active: watch::Receiver<bool>,
-}
 
 /// What was done for a partner on the data plane.
 #[derive(Debug, Default)]
@@ -194,8 +71,10 @@ pub struct Control<T> {
     domain: String,
     staleness_limit: Duration,
     secrets: Secrets,
-    /// The listeners' public keys, base64.
+    /// The public keys that are listened with, base64.
     public_keys: [Option<String>; LISTENERS],
+    /// Whether the listeners have the keys that there are.
+    listening: bool,
     acknowledgements: Acknowledgements,
     gate: Arc<Gate>,
     tunnel: Arc<T>,
@@ -232,6 +111,7 @@ impl<T: Tunnel> Control<T> {
             domain: config.domain.clone(),
             staleness_limit: config.staleness_limit(),
             public_keys: secrets.public_keys(),
+            listening: true,
             secrets,
             acknowledgements: Acknowledgements::new(config.name.to_string()),
             gate,
@@ -295,6 +175,9 @@ impl<T: Tunnel> Control<T> {
                 _ = tick.tick() => {
                     let now = Now::read();
                     self.converge(now, false).await;
+                    if !self.listening {
+                        self.listen().await;
+                    }
                     self.tunnel.compare().await;
                     self.tell_listeners(&self.gate.view().table);
                     // What is said in status, whoever serves says.
@@ -694,59 +577,27 @@ impl<T: Tunnel> Control<T> {
 
     async fn rekey(&mut self, secrets: &Secrets) {
         install(&self.gate, secrets);
-        if let Err(error) = self.tunnel.set_private_keys(secrets.private_keys()).await {
-            tracing::error!(%error, "the shard's own keys not taken");
-        }
         let changed = self.secrets.preshared != secrets.preshared;
         self.secrets = secrets.clone();
-        self.public_keys = secrets.public_keys();
+        self.listen().await;
         if changed {
             self.converge(Now::read(), true).await;
         }
     }
-}
 
-/// A WireGuard key takes a preshared key, and there is none yet.
-#[derive(Debug, PartialEq, Eq)]
-struct Missing;
-
-/// What a key is to be added with: its preshared key if it takes one, nothing if it takes none.
-fn wanted_preshared(secrets: &Secrets, partner: &Partner, key: WireGuardKey) -> Result<Option<PresharedKey>, Missing> {
-    if partner.preshared.contains(&key) { secrets.preshared(key).map(Some).ok_or(Missing) } else { Ok(None) }
-}
-
-/// Takes TLS material for new connections; material that cannot be used leaves what is there.
-pub fn install(gate: &Arc<Gate>, secrets: &Secrets) -> bool {
-    let server = secrets.server.as_ref().map(|material| (material, tls::server_config(material, gate.elsewhere())));
-    let client = secrets.client.as_ref().map(|material| (material, tls::client_config(material)));
-    let enrolling = secrets.server.as_ref().map(tls::enrolling);
-    let mut both = server.is_some() && client.is_some();
-    match server {
-        Some((material, Ok(config))) => {
-            gate.set_server_tls(Arc::new(config));
-            if let Some(Ok(enrolling)) = enrolling {
-                gate.set_enrolling(enrolling);
+    /// Has a listener for each of the gateway's own keys. A key that is not listened with yet is not told.
+    async fn listen(&mut self) {
+        match self.tunnel.set_private_keys(self.secrets.private_keys()).await {
+            Ok(()) => (self.public_keys, self.listening) = (self.secrets.public_keys(), true),
+            Err(error) => {
+                self.listening = false;
+                let now = Now::read().mono;
+                if let Some(suppressed) = self.gate.quiet.admit("", "listener", now) {
+                    tracing::error!(%error, suppressed, "the gateway's own key is not listened with; trying again");
+                }
             }
-            gate.set_trust(|report| tls::said(report, SERVER_SECRET, material));
         }
-        Some((_, Err(error))) => {
-            both = false;
-            tracing::error!(%error, "gateway-tls not taken");
-        }
-        None => {}
     }
-    match client {
-        Some((material, Ok(config))) => {
-            gate.upstream.set_tls(Arc::new(config));
-            gate.set_trust(|report| tls::said(report, CLIENT_SECRET, material));
-        }
-        Some((_, Err(error))) => {
-            both = false;
-            tracing::error!(%error, "gateway-client-tls not taken");
-        }
-        None => {}
-    }
-    both
 }
 
 fn later(retry: &mut Option<Instant>, gate: &Gate, partner: &PartnerName, error: &dyn std::fmt::Display) {

@@ -30,7 +30,9 @@ const BATCH: usize = 64;
 ///
 /// Without NET_ADMIN or `/dev/net/tun`.
 pub fn open(name: &str) -> io::Result<SyncDevice> {
-    DeviceBuilder::new().name(name).offload(true).inherit_enable_state().build_sync()
+    let device = |offload| DeviceBuilder::new().name(name).offload(offload).inherit_enable_state().build_sync();
+    // A kernel without segments takes packets.
+    device(true).or_else(|_| device(false))
 }
 
 /// EBADF, ENODEV, EBADFD: the device itself is gone.

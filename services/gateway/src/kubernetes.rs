@@ -26,8 +26,9 @@ use tokio::{
 };
 
 use crate::{
-    control::{Change, Observed, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     enrolment::{self, Answer, Asked, Certificates},
+    feeds::{Change, Observed, StatusWrite, Word},
+    secrets::{PresharedKey, Secrets, WireGuardPrivateKey},
     tls::KeyMaterial,
 };
 

@@ -16,6 +16,7 @@ pub mod control;
 pub mod device;
 pub mod enrolment;
 pub mod est;
+pub mod feeds;
 pub mod filter;
 pub mod gate;
 pub mod headers;
@@ -30,6 +31,7 @@ pub mod privileges;
 pub mod proxy;
 pub mod quiet;
 pub mod rotation;
+pub mod secrets;
 pub mod serve;
 pub mod state;
 pub mod stream;
@@ -55,12 +57,14 @@ use crate::{
     addresses::Addresses,
     config::Config,
     connections::Door,
-    control::{Control, Feeds, Secrets},
+    control::Control,
+    feeds::Feeds,
     gate::Gate,
     health::Readiness,
     metrics::Metrics,
     privileges::Opened,
     proxy::Limits,
+    secrets::Secrets,
     tunnel::Userspace,
     upstream::{Target, Upstream},
 };
@@ -172,7 +176,7 @@ pub async fn serve(
 
     let secrets = loop {
         let secrets = feeds.secrets.borrow_and_update().clone();
-        if secrets.is_complete() && control::install(&gate, &secrets) {
+        if secrets.is_complete() && secrets::install(&gate, &secrets) {
             break secrets;
         }
         let wireguard = config.name.wireguard_secret();

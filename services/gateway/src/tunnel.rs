@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tun_rs::SyncDevice;
 
 use crate::{
-    control::PresharedKey,
     device,
     filter::{Incoming, Outgoing},
     listeners::{LISTENERS, Switch},
     metrics::Metrics,
+    secrets::PresharedKey,
     state::WireGuardKey,
     udp,
 };

@@ -6,6 +6,7 @@
 mod support;
 
 use std::{
+    net::UdpSocket,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -606,6 +607,24 @@ fn a_gateway_that_is_killed_shakes_hands_with_its_partners_where_they_were() {
     eventually("b is served", Duration::from_secs(20), || b.curl("/echo", &["-m", "2"]).status.success());
     eventually("a is forgotten", Duration::from_secs(10), || !kept().contains(&of_a));
     assert_eq!(a.last_handshake(), before);
+}
+
+#[test]
+fn a_listener_that_cannot_be_opened_is_not_told_and_is_tried_again() {
+    let World { a, b: _b, mut gateway, ca: _ca } = world(&[]);
+    let (own, second) = (gateway.own_key(), run("wg", &["genkey"]));
+    let told = |gateway: &Gateway| {
+        gateway.http("trust").is_some_and(|report| report.contains(&support::gateway::public_key(&second)))
+    };
+    let port = support::gateway::PORT + 1;
+    let taken = gateway.namespace.within(|| UdpSocket::bind(("::", port)).unwrap());
+    gateway.keys([Some(&own), Some(&second)]);
+    sleep(Duration::from_secs(2));
+    assert!(!told(&gateway), "a key is told that is not listened with");
+    assert!(a.curl("/echo", &[]).status.success(), "who is served by the first was disturbed");
+    drop(taken);
+    eventually("it listens with the key", Duration::from_secs(10), || told(&gateway));
+    assert!(a.curl("/echo", &[]).status.success());
 }
 
 #[test]

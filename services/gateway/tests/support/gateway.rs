@@ -14,10 +14,11 @@ use futures::future::BoxFuture;
 use liaison_crds::preshared_entry;
 use liaison_gateway::{
     config::Config,
-    control::{Change, Feeds, PresharedKey, Secrets, StatusWrite, WireGuardPrivateKey, Word},
     enrolment::{Answer, Asked, Certificates},
+    feeds::{Change, Feeds, StatusWrite, Word},
     filter::HTTPS,
     privileges::{Opened, reduce},
+    secrets::{PresharedKey, Secrets, WireGuardPrivateKey},
     serve,
     tls::KeyMaterial,
 };
