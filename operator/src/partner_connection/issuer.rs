@@ -35,8 +35,16 @@ const KEY: &str = "federation.csc-scc.gc.ca/key";
 const FIRST: i64 = 30;
 /// The longest.
 const LONGEST: i64 = 3600;
+/// Why there is no certificate yet, in status.
+pub const PENDING: &str = "IssuerPending";
 /// Requests that are kept of each key: the newest say how often it failed.
 const KEPT: usize = 8;
+
+/// After how many seconds an issuer's answer is looked for again, when it has been waited for so long: soon at first. What cert-manager
+/// has of it is not watched, since an installation may have no cert-manager.
+pub fn look_again(waited: i64) -> i64 {
+    (waited / 4).clamp(2, 20)
+}
 
 /// A request that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,11 +306,10 @@ impl Visit<'_> {
                             Err(error) => return Err(error.into()),
                         }
                     }
-                    found.problem =
-                        Some(State::no("IssuerPending", format!("{issuer} has been asked ({object_name})")));
+                    found.problem = Some(State::no(PENDING, format!("{issuer} has been asked ({object_name})")));
                 }
                 Next::Wait(said) => {
-                    found.problem = Some(State::no("IssuerPending", format!("{issuer} has not answered: {said}")));
+                    found.problem = Some(State::no(PENDING, format!("{issuer} has not answered: {said}")));
                 }
                 Next::Again(at, why) => {
                     let message = format!("{issuer} refused: {why}; it is asked again at {at}");
@@ -337,6 +344,18 @@ mod tests {
     fn failed(number: u32, second: i64) -> Made {
         let answer = Answer::Failed { at: at(second), why: "no".to_owned() };
         Made { number, issuer: "g/Issuer/a".to_owned(), answer }
+    }
+
+    #[test]
+    fn an_answer_is_looked_for_soon_at_first_and_then_less_often() {
+        let mut waited = 0;
+        let mut looks = Vec::new();
+        while waited < 60 {
+            looks.push(look_again(waited));
+            waited += look_again(waited);
+        }
+        assert_eq!(looks, [2, 2, 2, 2, 2, 2, 3, 3, 4, 5, 6, 8, 10, 12]);
+        assert_eq!((look_again(86_400), look_again(-5)), (20, 2));
     }
 
     #[test]

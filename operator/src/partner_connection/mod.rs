@@ -132,10 +132,21 @@ async fn visit(told: &DeserializeGuard<PartnerConnection>, ctx: &Context) -> Res
     measure(ctx, &connection);
     // A Job that is under way is watched; of what else is awaited not all is.
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
-    let routine = if pending && outcome.replica.reason != status::JOB_RUNNING { 20 } else { 600 };
+    let routine = match waits_for_issuer(&connection, now) {
+        Some(seconds) => seconds,
+        None if pending && outcome.replica.reason != status::JOB_RUNNING => 20,
+        None => 600,
+    };
     let dates = plan::next_date(&next, &outcome.certificates).into_iter().chain(outcome.overlap_ends);
     let date = dates.min().map_or(routine, |at| (at.as_second() - now.as_second()).max(1));
     Ok(Action::requeue(Duration::from_secs(u64::try_from(date.min(routine)).unwrap_or(600))))
+}
+
+/// When to look again for the first certificate of another issuer's, if that is what is waited for.
+fn waits_for_issuer(connection: &PartnerConnection, now: jiff::Timestamp) -> Option<i64> {
+    let mut all = connection.status.iter().flat_map(|status| &status.conditions);
+    let waits = all.find(|said| said.type_ == conditions::CREDENTIALS_READY && said.reason == issuer::PENDING)?;
+    Some(issuer::look_again(now.as_second() - waits.last_transition_time.0.as_second()))
 }
 
 fn ready(connection: &PartnerConnection) -> bool {
