@@ -6,16 +6,13 @@
 
 mod support;
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{thread::sleep, time::Duration};
 
 use liaison_records::trust::Report;
 use serde_json::{Value, json};
 use support::{
     eventually,
-    partner::{Partner, size},
+    partner::{Partner, size, still_coming},
     world::{World, refused, world},
 };
 
@@ -52,16 +49,7 @@ fn another_shards_partner_is_refused_and_one_that_moves_is_cut() {
     eventually("the downloads run", Duration::from_secs(10), || downloads.iter().all(|(_, f)| size(f) > 20_000));
     let before = size(&other);
     gateway.apply(&at(&open, "gateway-east"));
-    let asked = Instant::now();
-    let mut last = (0, asked);
-    while asked.elapsed() < Duration::from_millis(1500) {
-        let total: u64 = downloads.iter().map(|(_, f)| size(f)).sum();
-        if total != last.0 {
-            last = (total, Instant::now());
-        }
-        sleep(Duration::from_millis(5));
-    }
-    let took = last.1 - asked;
+    let took = still_coming(&downloads);
     assert!(took < Duration::from_millis(700), "bytes for {took:?}");
     assert!(size(&other) > before + 50_000, "b was disturbed");
     refused(&a.curl("/echo", &["-m", "1"]), "moved");

@@ -5,11 +5,7 @@
 
 mod support;
 
-use std::{
-    net::UdpSocket,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{net::UdpSocket, thread::sleep, time::Duration};
 
 use liaison_records::trust::Report;
 use serde_json::{Value, json};
@@ -18,7 +14,7 @@ use support::{
     ca::Ca,
     eventually,
     gateway::Gateway,
-    partner::{Partner, answer, size},
+    partner::{Partner, answer, size, still_coming},
     run,
     world::{World, infopol, refused, world},
 };
@@ -242,16 +238,7 @@ fn taking_away_ends_live_connections_at_once() {
             Some(object) => gateway.apply(object),
             None => gateway.delete("a"),
         }
-        let asked = Instant::now();
-        let mut last = (0, asked);
-        while asked.elapsed() < Duration::from_millis(1500) {
-            let total = downloads.iter().map(|(_, f)| size(f)).sum();
-            if total != last.0 {
-                last = (total, Instant::now());
-            }
-            sleep(Duration::from_millis(5));
-        }
-        let took = last.1 - asked;
+        let took = still_coming(&downloads);
         assert!(took < Duration::from_millis(700), "{what}: bytes for {took:?}");
         assert!(size(&other) > before + 50_000, "{what}: b was disturbed");
 

@@ -4,7 +4,8 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::{Output, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use liaison_gateway::state::public_key_sha256;
@@ -381,6 +382,20 @@ pub fn answer(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text)
         .unwrap_or_else(|_| panic!("no answer: {text} {} {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// For how long from now bytes still come by these downloads; it is looked for a second and a half.
+pub fn still_coming(downloads: &[(Process, PathBuf)]) -> Duration {
+    let asked = Instant::now();
+    let mut last = (0, asked);
+    while asked.elapsed() < Duration::from_millis(1500) {
+        let total = downloads.iter().map(|(_, file)| size(file)).sum();
+        if total != last.0 {
+            last = (total, Instant::now());
+        }
+        sleep(Duration::from_millis(5));
+    }
+    last.1 - asked
 }
 
 /// Size of a file.
