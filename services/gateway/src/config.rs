@@ -4,6 +4,17 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use liaison_crds::{GatewayName, gateway::FIRST};
 
+/// What ends the partners' WireGuard tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// The kernel, where it has WireGuard and nftables, else this process.
+    Auto,
+    /// The kernel, or the gateway does not start.
+    Kernel,
+    /// This process, over a TUN device.
+    Userspace,
+}
+
 /// Ends the partners' WireGuard tunnels and mTLS, and passes their requests to their InfoPols.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "liaison-gateway", version)]
@@ -36,7 +47,10 @@ pub struct Config {
     /// URL of an InfoPol; `{name}` and `{namespace}` stand for the partner's name and the InfoPols' namespace.
     #[arg(long, env = "UPSTREAM", default_value = "https://infopol-{name}.{namespace}.svc:8443")]
     pub upstream: String,
-    /// Name of the TUN device.
+    /// What ends the partners' WireGuard tunnels.
+    #[arg(long, env = "WG_BACKEND", value_enum, default_value_t = Backend::Auto)]
+    pub wg_backend: Backend,
+    /// Name of the TUN device; with the kernel's WireGuard, of the first listener's link, and with `-2` behind it of the second's.
     #[arg(long, env = "TUN_NAME", default_value = "liaison0")]
     pub tun_name: String,
     /// Seconds without a word from the API after which nothing is served.

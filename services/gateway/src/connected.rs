@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use liaison_crds::PartnerConnection;
 
+use crate::tunnel::Running;
+
 /// The condition's type.
 pub const TYPE: &str = "Connected";
 /// A handshake older than this no longer counts: WireGuard makes a new one every two minutes while there is traffic.
@@ -52,13 +54,14 @@ impl Reason {
         if matches!(self, Self::HandshakeRecent) { "True" } else { "False" }
     }
 
-    /// The condition's message.
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::HandshakeRecent => "The partner's tunnel is up.",
-            Self::AwaitingFirstHandshake => "The partner has not connected yet.",
-            Self::HandshakeStale => "No WireGuard handshake for three minutes.",
-            Self::Closed => "The gateway does not serve this partner; the other conditions and spec say why.",
+    /// The condition's message, where this ends the tunnels.
+    fn message(self, backend: Running) -> &'static str {
+        match (self, backend) {
+            (Self::HandshakeRecent, Running::Kernel) => "The partner's tunnel is up; the node's kernel ends it.",
+            (Self::HandshakeRecent, Running::Userspace) => "The partner's tunnel is up; the gateway's process ends it.",
+            (Self::AwaitingFirstHandshake, _) => "The partner has not connected yet.",
+            (Self::HandshakeStale, _) => "No WireGuard handshake for three minutes.",
+            (Self::Closed, _) => "The gateway does not serve this partner; the other conditions and spec say why.",
         }
     }
 }
@@ -68,6 +71,7 @@ impl Reason {
 pub struct Written {
     status: String,
     reason: Option<Reason>,
+    message: String,
     since: Option<jiff::Timestamp>,
 }
 
@@ -78,6 +82,7 @@ impl Written {
         conditions.into_iter().find(|c| c.type_ == TYPE).map_or_else(Self::default, |c| Self {
             status: c.status.clone(),
             reason: Reason::parse(&c.reason),
+            message: c.message.clone(),
             since: Some(c.last_transition_time.0),
         })
     }
@@ -107,9 +112,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Whether `wanted` is to be written now.
-    pub fn due(&mut self, wanted: Option<Reason>, written: &Written, now: Instant) -> Option<Reason> {
-        let wanted = wanted.filter(|w| written.reason != Some(*w) || written.status != w.status());
+    /// Whether `wanted` is to be written now, where `backend` ends the tunnels.
+    pub fn due(&mut self, wanted: Option<Reason>, written: &Written, backend: Running, now: Instant) -> Option<Reason> {
+        let wanted = wanted.filter(|w| {
+            written.reason != Some(*w) || written.status != w.status() || written.message != w.message(backend)
+        });
         let Some(wanted) = wanted else {
             *self = Self::default();
             return None;
@@ -133,13 +140,13 @@ impl Tracker {
 }
 
 /// The condition to write. The time of transition moves only with the status.
-pub fn condition(reason: Reason, written: &Written, now: jiff::Timestamp) -> Condition {
+pub fn condition(reason: Reason, written: &Written, backend: Running, now: jiff::Timestamp) -> Condition {
     let since = written.since.filter(|_| written.status == reason.status()).unwrap_or(now);
     Condition {
         type_: TYPE.to_owned(),
         status: reason.status().to_owned(),
         reason: reason.as_str().to_owned(),
-        message: reason.message().to_owned(),
+        message: reason.message(backend).to_owned(),
         last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since),
         observed_generation: None,
     }
@@ -150,7 +157,12 @@ mod tests {
     use super::*;
 
     fn written(reason: Reason) -> Written {
-        Written { status: reason.status().to_owned(), reason: Some(reason), since: Some(jiff::Timestamp::UNIX_EPOCH) }
+        Written {
+            status: reason.status().to_owned(),
+            reason: Some(reason),
+            message: reason.message(Running::Userspace).to_owned(),
+            since: Some(jiff::Timestamp::UNIX_EPOCH),
+        }
     }
 
     #[test]
@@ -173,25 +185,41 @@ mod tests {
         let after = |s| start + Duration::from_secs(s);
         let mut tracker = Tracker::default();
         let none = Written::default();
-        assert_eq!(tracker.due(Some(Reason::AwaitingFirstHandshake), &none, start), None);
-        assert_eq!(tracker.due(Some(Reason::HandshakeRecent), &none, after(3)), Some(Reason::HandshakeRecent));
-        assert_eq!(tracker.due(Some(Reason::HandshakeRecent), &none, after(4)), None, "under way");
-        assert_eq!(tracker.due(Some(Reason::HandshakeRecent), &none, after(14)), Some(Reason::HandshakeRecent), "lost");
+        let mut due = |wanted, written: &Written, now| tracker.due(wanted, written, Running::Userspace, now);
+        assert_eq!(due(Some(Reason::AwaitingFirstHandshake), &none, start), None);
+        assert_eq!(due(Some(Reason::HandshakeRecent), &none, after(3)), Some(Reason::HandshakeRecent));
+        assert_eq!(due(Some(Reason::HandshakeRecent), &none, after(4)), None, "under way");
+        assert_eq!(due(Some(Reason::HandshakeRecent), &none, after(14)), Some(Reason::HandshakeRecent), "lost");
         let there = written(Reason::HandshakeRecent);
-        assert_eq!(tracker.due(Some(Reason::HandshakeRecent), &there, after(15)), None, "unchanged: no write");
+        assert_eq!(due(Some(Reason::HandshakeRecent), &there, after(15)), None, "unchanged: no write");
 
-        assert_eq!(tracker.due(Some(Reason::HandshakeStale), &there, after(100)), None);
-        assert_eq!(tracker.due(Some(Reason::HandshakeRecent), &there, after(130)), None, "came back: nothing happened");
-        assert_eq!(tracker.due(Some(Reason::HandshakeStale), &there, after(140)), None);
-        assert_eq!(tracker.due(Some(Reason::HandshakeStale), &there, after(199)), None);
-        assert_eq!(tracker.due(Some(Reason::HandshakeStale), &there, after(200)), Some(Reason::HandshakeStale));
+        assert_eq!(due(Some(Reason::HandshakeStale), &there, after(100)), None);
+        assert_eq!(due(Some(Reason::HandshakeRecent), &there, after(130)), None, "came back: nothing happened");
+        assert_eq!(due(Some(Reason::HandshakeStale), &there, after(140)), None);
+        assert_eq!(due(Some(Reason::HandshakeStale), &there, after(199)), None);
+        assert_eq!(due(Some(Reason::HandshakeStale), &there, after(200)), Some(Reason::HandshakeStale));
+    }
+
+    #[test]
+    fn what_ends_the_tunnel_now_is_said_once() {
+        let (start, mut tracker) = (Instant::now(), Tracker::default());
+        let there = written(Reason::HandshakeRecent);
+        let wanted = Some(Reason::HandshakeRecent);
+        assert_eq!(tracker.due(wanted, &there, Running::Kernel, start), None);
+        assert_eq!(tracker.due(wanted, &there, Running::Kernel, start + HOLD), wanted);
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let message = condition(Reason::HandshakeRecent, &there, Running::Kernel, now).message;
+        assert_eq!(tracker.due(wanted, &Written { message, ..there }, Running::Kernel, start + 2 * HOLD), None);
     }
 
     #[test]
     fn transition_time_moves_with_the_status_only() {
         let now = jiff::Timestamp::from_second(1_000).unwrap();
         let stale = written(Reason::HandshakeStale);
-        assert_eq!(condition(Reason::Closed, &stale, now).last_transition_time.0, jiff::Timestamp::UNIX_EPOCH);
-        assert_eq!(condition(Reason::HandshakeRecent, &stale, now).last_transition_time.0, now);
+        assert_eq!(
+            condition(Reason::Closed, &stale, Running::Userspace, now).last_transition_time.0,
+            jiff::Timestamp::UNIX_EPOCH
+        );
+        assert_eq!(condition(Reason::HandshakeRecent, &stale, Running::Userspace, now).last_transition_time.0, now);
     }
 }

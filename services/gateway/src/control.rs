@@ -33,12 +33,11 @@ use crate::{
     connected::{self, Tracker, Written},
     feeds::{Change, Feeds, Observed, StatusWrite, Word},
     gate::Gate,
-    listeners::LISTENERS,
     rotation::{Received, Told},
     secrets::{PresharedKey, Secrets, install, wanted_preshared},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
     traffic::Traffic,
-    tunnel::{PeerStats, Tunnel},
+    tunnel::{PeerStats, Tunnel, listeners::LISTENERS},
 };
 
 /// How often the clock is looked at.
@@ -65,7 +64,7 @@ struct Applied {
 }
 
 /// The control loop's state.
-pub struct Control<T> {
+pub struct Control<T: ?Sized> {
     /// The shard.
     name: GatewayName,
     domain: String,
@@ -96,7 +95,7 @@ pub struct Control<T> {
     serving: Arc<AtomicBool>,
 }
 
-impl<T: Tunnel> Control<T> {
+impl<T: Tunnel + ?Sized> Control<T> {
     /// A loop that has heard nothing yet. `serving` is set while there is fresh word from the API.
     pub fn new(
         config: &Config,
@@ -451,7 +450,13 @@ impl<T: Tunnel> Control<T> {
             return true;
         }
         // What the device itself says, not what it was asked for.
-        let peers = self.tunnel.peers().await;
+        let peers = match self.tunnel.peers().await {
+            Ok(peers) => peers,
+            Err(error) => {
+                tracing::error!(%error, "the device does not say whom it lets through; no revocation is acknowledged");
+                return false;
+            }
+        };
         let table = self.gate.view().table;
         let granted: BTreeSet<WireGuardKey> = table.partners().values().flat_map(|p| p.keys.iter().copied()).collect();
         let mut all = true;
@@ -471,8 +476,8 @@ impl<T: Tunnel> Control<T> {
 
     /// Moves the addresses of partners with more than one key to the key that their data comes by, without a gap.
     async fn follow(&mut self) {
-        let peers: BTreeMap<WireGuardKey, PeerStats> =
-            self.tunnel.peers().await.into_iter().map(|peer| (peer.key, peer)).collect();
+        let Ok(peers) = self.tunnel.peers().await else { return };
+        let peers: BTreeMap<WireGuardKey, PeerStats> = peers.into_iter().map(|peer| (peer.key, peer)).collect();
         let table = self.gate.view().table;
         for (name, applied) in &mut self.applied {
             let (true, Some(holder), Some(partner)) =
@@ -497,7 +502,10 @@ impl<T: Tunnel> Control<T> {
 
     /// Looks at the peers: metrics, the condition, the key in use.
     async fn look(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) {
-        let peers = self.tunnel.peers().await;
+        let peers = match self.tunnel.peers().await {
+            Ok(peers) => peers,
+            Err(error) => return tracing::warn!(%error, "the device does not say what came"),
+        };
         let owner: BTreeMap<WireGuardKey, &PartnerName> =
             self.applied.iter().flat_map(|(name, a)| a.keys.keys().map(move |key| (*key, name))).collect();
         let seen = self.traffic.look(&peers, &owner, now, &self.gate.metrics);
@@ -541,8 +549,8 @@ impl<T: Tunnel> Control<T> {
             let open = table.partners().contains_key(name);
             let wanted = connected::wanted(open, seen.get(name).copied(), uptime, written);
             let tracker = self.trackers.entry(name.clone()).or_default();
-            if let Some(reason) = tracker.due(wanted, written, now.mono) {
-                let condition = connected::condition(reason, written, now.wall);
+            if let Some(reason) = tracker.due(wanted, written, self.tunnel.running(), now.mono) {
+                let condition = connected::condition(reason, written, self.tunnel.running(), now.wall);
                 // A full queue is no loss: it is due again in a few seconds.
                 let _ = words.try_send(StatusWrite { partner: name.clone(), word: Word::Connected(condition) });
             }

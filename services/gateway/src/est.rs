@@ -27,13 +27,13 @@ use crate::{
     authorise::{Facts, Now, Refusal, Stage, authorise, names},
     connections::{Door, Registered},
     enrolment::{self, Answer, Asked, BadToken, MAX_BODY},
-    filter::ENROLMENT,
     gate::Gate,
     pkcs7,
     proxy::{MISDIRECTED, Notice, ResponseBody, TOO_LARGE, drain},
     serve::secure,
     state::{Fingerprint, Partner},
     stream::CutStream,
+    tunnel::filter::ENROLMENT,
 };
 
 /// Where EST's operations are (RFC 7030 3.2.2).

@@ -2,8 +2,8 @@
 //! partner's InfoPol. Nothing is routed. It watches PartnerConnections itself, so neither operator nor kubelet stands
 //! between a revocation and its effect.
 //!
-//! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`filter`], [`headers`],
-//! [`acknowledge`], [`connected`], [`listeners`], [`quiet`], [`rotation`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
+//! The pure core is [`state`] (what is in force) and [`authorise`] (do the facts agree); [`headers`],
+//! [`acknowledge`], [`connected`], [`quiet`], [`rotation`] and [`traffic`] are pure as well. [`control`] is the one task that changes peers, addresses and the table.
 
 pub mod acknowledge;
 pub mod addresses;
@@ -13,17 +13,14 @@ pub mod config;
 pub mod connected;
 pub mod connections;
 pub mod control;
-pub mod device;
 pub mod enrolment;
 pub mod est;
 pub mod feeds;
-pub mod filter;
 pub mod gate;
 pub mod headers;
 pub mod health;
 pub mod kubernetes;
 pub mod lead;
-pub mod listeners;
 pub mod metrics;
 pub mod pace;
 pub mod pkcs7;
@@ -38,7 +35,6 @@ pub mod stream;
 pub mod tls;
 pub mod traffic;
 pub mod tunnel;
-pub mod udp;
 pub mod upstream;
 
 use std::{
@@ -62,10 +58,10 @@ use crate::{
     gate::Gate,
     health::Readiness,
     metrics::Metrics,
-    privileges::Opened,
+    privileges::{Device, Opened},
     proxy::Limits,
     secrets::Secrets,
-    tunnel::Userspace,
+    tunnel::{PrivateKeys, Tunnel, TunnelError, kernel::Kernel, userspace::Userspace},
     upstream::{Target, Upstream},
 };
 
@@ -81,13 +77,13 @@ pub enum Error {
     /// The WireGuard device could not be opened.
     #[error(transparent)]
     Tunnel(#[from] tunnel::TunnelError),
-    /// The TUN device could not be configured.
+    /// The tunnel's device could not be configured.
     #[error(transparent)]
     Addresses(#[from] addresses::AddressError),
     /// A socket could not be opened.
     #[error("listen: {0}")]
     Listen(#[from] io::Error),
-    /// The TUN device is gone.
+    /// The tunnel's device is gone.
     #[error("the tunnel device is gone")]
     DeviceGone,
 }
@@ -140,11 +136,34 @@ pub async fn run_with(
     ended
 }
 
+/// WireGuard by the device that was opened, and its addresses.
+async fn data_plane(
+    config: &Config,
+    device: Device,
+    keys: PrivateKeys,
+    metrics: &Arc<Metrics>,
+    failed: &CancellationToken,
+) -> Result<(Arc<dyn Tunnel>, Addresses), Error> {
+    let ports = [config.wg_port, config.wg_second_port];
+    let (metrics, failed) = (Arc::clone(metrics), failed.clone());
+    match device {
+        Device::Tun(tun) => {
+            let tunnel = Userspace::open(tun, ports, keys, metrics, failed).await?;
+            Ok((Arc::new(tunnel), Addresses::up(std::slice::from_ref(&config.tun_name)).await?))
+        }
+        Device::Kernel(links) => {
+            let links = links.listen(ports).map_err(TunnelError::from)?;
+            let addresses = Addresses::up(links.names()).await?;
+            Ok((Arc::new(Kernel::open(links, keys, addresses.clone(), metrics, failed).await?), addresses))
+        }
+    }
+}
+
 /// Runs on whatever feeds it until `stop`.
 pub async fn serve(
     config: Config,
     mut feeds: Feeds,
-    Opened { tun, socket, enrolment }: Opened,
+    Opened { device, socket, enrolment }: Opened,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
@@ -189,10 +208,10 @@ pub async fn serve(
     };
 
     let failed = CancellationToken::new();
-    let ports = [config.wg_port, config.wg_second_port];
-    let tunnel = Userspace::open(tun, ports, secrets.private_keys(), Arc::clone(&metrics), failed.clone());
-    let tunnel = Arc::new(tunnel.await?);
-    let addresses = Addresses::up(&config.tun_name).await?;
+    let keys = secrets.private_keys();
+    let (tunnel, addresses) = data_plane(&config, device, keys, &metrics, &failed).await?;
+    let backend = tunnel.running().label();
+    metrics.backend(backend);
     let listener = socket.listen(serve::BACKLOG)?;
     let enrolment = enrolment.listen(serve::BACKLOG)?;
     let control = Control::new(&config, secrets, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
@@ -200,7 +219,7 @@ pub async fn serve(
     let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, Door::Https, ending.clone()));
     let enrolling = tokio::spawn(serve::accept(Arc::clone(&gate), enrolment, Door::Enrolment, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);
-    tracing::info!(shard = %config.name, device = config.tun_name, port = config.wg_port, domain = config.domain, "gateway is up");
+    tracing::info!(shard = %config.name, device = config.tun_name, backend, port = config.wg_port, domain = config.domain, "gateway is up");
 
     let result = tokio::select! {
         // First: at the end the others are ready as well.

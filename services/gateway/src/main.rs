@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use liaison_gateway::{
     config::Config,
-    filter::HTTPS,
     privileges::{Opened, reduce},
     run,
+    tunnel::filter::HTTPS,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     // Privileges are a thread's: they are used and given up while this is the only one.
-    let opened = Opened::open(&config.tun_name, HTTPS);
+    let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS);
     if let Err(error) = reduce() {
         tracing::error!(%error, "privileges could not be given up");
         return ExitCode::FAILURE;

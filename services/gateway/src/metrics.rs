@@ -33,6 +33,12 @@ struct ByGroup {
     group: &'static str,
 }
 
+/// Label of what ends the tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByBackend {
+    backend: &'static str,
+}
+
 /// Label of a dropped packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByDirection {
@@ -55,6 +61,7 @@ pub struct Metrics {
     requests: Family<ByCode, Counter>,
     tls: Family<ByGroup, Counter>,
     dropped: Family<ByDirection, Counter>,
+    backend: Family<ByBackend, Gauge>,
     open: Gauge,
     closed: Gauge,
     /// 1 where this process serves its shard's partners.
@@ -81,6 +88,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let tls = Family::default();
         let dropped = Family::default();
+        let backend = Family::default();
         let (open, closed, heard, active) = (Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default());
         let (apply_errors, unacknowledged) = (Counter::default(), Gauge::default());
         registry.register("wireguard_handshakes", "WireGuard handshakes completed", handshakes.clone());
@@ -102,6 +110,7 @@ impl Default for Metrics {
         registry.register("requests", "Requests answered, by class of status code", requests.clone());
         registry.register("tls_handshakes", "TLS handshakes of partners let in, by key exchange group", tls.clone());
         registry.register("packets_dropped", "Packets dropped between WireGuard and TUN", dropped.clone());
+        registry.register("wireguard_backend", "1 for what ends the partners' tunnels", backend.clone());
         registry.register("active", "1 where this process serves its shard's partners", active.clone());
         registry.register("partners_open", "Partners that are served", open.clone());
         registry.register("partners_closed", "Partners that are not served", closed.clone());
@@ -125,6 +134,7 @@ impl Default for Metrics {
             requests,
             tls,
             dropped,
+            backend,
             open,
             closed,
             active,
@@ -139,6 +149,16 @@ impl Metrics {
     /// Counts a dropped packet.
     pub fn dropped(&self, direction: &'static str, reason: &'static str) {
         self.dropped.get_or_create(&ByDirection { direction, reason }).inc();
+    }
+
+    /// Says what ends the partners' tunnels.
+    pub fn backend(&self, backend: &'static str) {
+        self.backend.get_or_create(&ByBackend { backend }).set(1);
+    }
+
+    /// Counts dropped packets.
+    pub fn dropped_more(&self, direction: &'static str, reason: &'static str, packets: u64) {
+        self.dropped.get_or_create(&ByDirection { direction, reason }).inc_by(packets);
     }
 
     /// Counts a refusal.

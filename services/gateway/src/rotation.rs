@@ -20,27 +20,31 @@ use liaison_crds::{
 use crate::{authorise::Now, state::WireGuardKey, tunnel::PeerStats};
 
 /// Bytes of a handshake's initiation, all that an outsider can make a peer's count grow by.
-const INITIATION: u64 = 148;
+pub const INITIATION: u64 = 148;
 /// How long a key must have been in use before it is told: not at each change of two routers that both work.
 const HOLD: Duration = Duration::from_secs(5);
 /// How long until a word that did not get through is written again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What came from a partner's peers until the last look.
+/// What came from a partner's peers until the last look: bytes, and the session.
 #[derive(Debug, Default)]
-pub struct Received(BTreeMap<WireGuardKey, u64>);
+pub struct Received(BTreeMap<WireGuardKey, (u64, Option<u64>)>);
 
 impl Received {
     /// The key by which data has come since the last look at this partner's peers; the one that shook hands last, if data came
-    /// by more than one. Keepalives count nothing, so what is not a number of whole initiations is data, or the answer to an
-    /// initiation of ours, which nobody can have recorded.
+    /// by more than one. Where sessions say it, another session does. Else bytes: keepalives count nothing, so what is not a number of
+    /// whole initiations is data, or the answer to an initiation of ours, which nobody can have recorded.
     pub fn by<'a>(&mut self, peers: impl Iterator<Item = &'a PeerStats>) -> Option<WireGuardKey> {
         let mut now = BTreeMap::new();
         let mut found: Option<&PeerStats> = None;
         for peer in peers {
-            let before = self.0.get(&peer.key).copied().filter(|before| *before <= peer.rx_bytes).unwrap_or(0);
-            now.insert(peer.key, peer.rx_bytes);
-            let data = !(peer.rx_bytes - before).is_multiple_of(INITIATION);
+            let before = self.0.get(&peer.key).copied();
+            now.insert(peer.key, (peer.rx_bytes, peer.session));
+            let bytes = before.map(|(bytes, _)| bytes).filter(|before| *before <= peer.rx_bytes).unwrap_or(0);
+            let data = match peer.session {
+                Some(session) => session != before.and_then(|(_, session)| session).unwrap_or(0),
+                None => !(peer.rx_bytes - bytes).is_multiple_of(INITIATION),
+            };
             let age = |peer: &PeerStats| peer.last_handshake.unwrap_or(Duration::MAX);
             if data && found.is_none_or(|other| age(peer) < age(other)) {
                 found = Some(peer);
@@ -101,7 +105,8 @@ mod tests {
     const NEW: WireGuardKey = WireGuardKey([2; 32]);
 
     fn peer(key: WireGuardKey, age: u64, rx_bytes: u64) -> PeerStats {
-        PeerStats { key, last_handshake: Some(Duration::from_secs(age)), rx_bytes, tx_bytes: 0, endpoint: None }
+        let last_handshake = Some(Duration::from_secs(age));
+        PeerStats { key, last_handshake, rx_bytes, tx_bytes: 0, endpoint: None, session: None }
     }
 
     #[test]
@@ -120,6 +125,21 @@ mod tests {
         assert_eq!(by((12, 120), (4, 3 * 148 + 120)), Some(NEW), "both: the later handshake");
         assert_eq!(by((0, 120 + 148 + 60), (5, 3 * 148 + 180)), Some(OLD), "the partner went back");
         assert_eq!(by((1, 60), (9, 3 * 148 + 180)), Some(OLD), "a peer that was made anew counts from nothing");
+    }
+
+    #[test]
+    fn where_sessions_say_it_bytes_do_not() {
+        let mut received = Received::default();
+        let mut by = |old: (u64, u64), new: (u64, u64)| {
+            let of = |key, (session, rx)| PeerStats { session: Some(session), ..peer(key, 100 - session, rx) };
+            let peers = [of(OLD, old), of(NEW, new)];
+            received.by(peers.iter())
+        };
+        assert_eq!(by((0, 0), (0, 148)), None, "an initiation");
+        assert_eq!(by((3, 60), (0, 148)), Some(OLD));
+        assert_eq!(by((3, 600), (0, 148 + 32)), None, "no other session");
+        assert_eq!(by((3, 900), (7, 148)), Some(NEW));
+        assert_eq!(by((9, 900), (8, 148)), Some(OLD), "both: the later handshake");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use liaison_crds::{PRESHARED_SECRETS, preshared_entry};
 use crate::{
     gate::Gate,
     kubernetes::{CLIENT_SECRET, SERVER_SECRET},
-    listeners::LISTENERS,
     state::{Partner, WireGuardKey},
     tls::{self, KeyMaterial},
+    tunnel::listeners::LISTENERS,
 };
 
 /// The gateway's own keys; each `None` until its Secret is there.

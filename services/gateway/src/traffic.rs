@@ -84,6 +84,7 @@ mod tests {
             rx_bytes: 10,
             tx_bytes: 20,
             endpoint: None,
+            session: None,
         };
         let mut traffic = Traffic::default();
         assert!(traffic.look(&[peer(one, None), peer(two, None)], &owner, at(100), &metrics).is_empty());

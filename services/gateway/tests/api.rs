@@ -16,7 +16,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use liaison_crds::{ACTIVE_LABEL, PartnerConnection};
-use liaison_gateway::{config::Config, filter::HTTPS, lead::PACE, privileges::Opened, run_with};
+use liaison_gateway::{config::Config, lead::PACE, privileges::Opened, run_with, tunnel::filter::HTTPS};
 use serde_json::json;
 use support::{
     DOMAIN, Namespace,
@@ -82,7 +82,7 @@ fn status_opens_and_spec_cuts() {
         format!("--wg-port={wg_port}"),
         "--health-addr=127.0.0.1:0".to_owned(),
     ]);
-    let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
+    let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
     // It starts before its Secrets are there, and waits.
     let gateway = runtime.spawn(run_with(config, client.clone(), opened, stop.clone()));
     runtime.block_on(async {
@@ -164,7 +164,7 @@ impl Side {
             "--lease=gateway".to_owned(),
             "--health-addr=127.0.0.1:0".to_owned(),
         ]);
-        let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
+        let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
         let stop = CancellationToken::new();
         let running = stop.clone();
         // A client belongs to the runtime that it was made in.

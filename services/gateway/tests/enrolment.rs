@@ -25,7 +25,9 @@ use liaison_crds::{
     PARTNER_LABEL, PartnerConnection,
     enrolment::{LEAF, TOKEN_PROOF, digest, proof},
 };
-use liaison_gateway::{Error, config::Config, filter::HTTPS, privileges::Opened, run_with, state::public_key_sha256};
+use liaison_gateway::{
+    Error, config::Config, privileges::Opened, run_with, state::public_key_sha256, tunnel::filter::HTTPS,
+};
 use serde_json::{Value, json};
 use support::{
     DOMAIN, Namespace,
@@ -135,7 +137,7 @@ impl World {
 
     fn start(&mut self) {
         let stop = CancellationToken::new();
-        let opened = Opened::open(&self.config.tun_name, HTTPS).unwrap();
+        let opened = Opened::open(self.config.wg_backend, &self.config.tun_name, HTTPS).unwrap();
         let running = run_with(self.config.clone(), self.client.clone(), opened, stop.clone());
         self.running = Some((stop, self.runtime.spawn(running)));
     }

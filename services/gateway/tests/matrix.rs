@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use liaison_gateway::filter::ENROLMENT;
+use liaison_gateway::tunnel::filter::ENROLMENT;
 use serde_json::Value;
 use support::{
     ca::Ca,

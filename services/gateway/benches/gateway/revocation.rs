@@ -31,7 +31,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{device as tun, metrics::Metrics, state::public_key_sha256, tls::KeyMaterial};
+use liaison_gateway::{metrics::Metrics, state::public_key_sha256, tls::KeyMaterial, tunnel::device as tun};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;

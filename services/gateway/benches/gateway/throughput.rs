@@ -11,10 +11,9 @@ use std::{
 
 use liaison_gateway::{
     addresses::Addresses,
-    device,
     metrics::Metrics,
     state::{Slot, WireGuardKey},
-    tunnel::{Tunnel as _, Userspace},
+    tunnel::{Tunnel as _, device, userspace::Userspace},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +42,7 @@ pub fn tunnel(arguments: &[String]) {
         let (metrics, failed) = (Arc::new(Metrics::default()), CancellationToken::new());
         let tunnel = Userspace::open(tun, [PORT, PORT + 1], [Some(key), None], metrics, failed.clone()).await.unwrap();
         let slot = Slot::new("100.72.9.2".parse().unwrap(), "fd4c:6961:6973::902".parse().unwrap()).unwrap();
-        let addresses = Addresses::up("liaison0").await.unwrap();
+        let addresses = Addresses::up(&["liaison0".to_owned()]).await.unwrap();
         addresses.add(&[slot]).await.unwrap();
         tunnel.add(WireGuardKey::parse(partner).unwrap(), None, slot.partner().to_vec()).await.unwrap();
         failed.cancelled().await;

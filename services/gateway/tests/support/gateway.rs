@@ -16,11 +16,11 @@ use liaison_gateway::{
     config::Config,
     enrolment::{Answer, Asked, Certificates},
     feeds::{Change, Feeds, StatusWrite, Word},
-    filter::HTTPS,
     privileges::{Opened, reduce},
     secrets::{PresharedKey, Secrets, WireGuardPrivateKey},
     serve,
     tls::KeyMaterial,
+    tunnel::filter::HTTPS,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -268,7 +268,7 @@ pub fn child() {
     };
     let fixed = ["liaison-gateway".to_owned(), "--health-addr=127.0.0.1:8080".to_owned()];
     let mut config = Config::parse_from(fixed.into_iter().chain(arguments));
-    let opened = Opened::open(&config.tun_name, HTTPS).unwrap();
+    let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
     reduce().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {

@@ -5,7 +5,11 @@
 //! gateway and harmless ICMP are let through; going out, the reverse. No table is needed: the pair says it all. A pod
 //! inherits its node's `ip_forward`, so nothing may depend on routing.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use gotatun::{
     packet::{Ip, Packet, PacketBufPool},
@@ -13,19 +17,18 @@ use gotatun::{
 };
 use tokio::sync::mpsc;
 
-use crate::{
-    addresses::MTU,
+use super::{
     device::{Reader, Writer},
     listeners::Switch,
-    metrics::Metrics,
 };
+use crate::{addresses::MTU, metrics::Metrics};
 
 /// TCP port of HTTPS on a gateway address.
 pub const HTTPS: u16 = 443;
 /// TCP port of enrolment (EST, RFC 7030) on a gateway address.
 pub const ENROLMENT: u16 = 8443;
 /// What is served on a gateway address.
-const SERVED: [u16; 2] = [HTTPS, ENROLMENT];
+pub(super) const SERVED: [u16; 2] = [HTTPS, ENROLMENT];
 
 /// Why a packet was dropped; the name is the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +58,13 @@ impl Drop {
     }
 }
 
-const TCP: u8 = 6;
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
+pub(super) const TCP: u8 = 6;
+pub(super) const ICMP: u8 = 1;
+pub(super) const ICMP6: u8 = 58;
 /// Echo reply, unreachable (path MTU), echo request, time exceeded. No redirect, no router discovery.
-const ICMP_IN: [u8; 4] = [0, 3, 8, 11];
+pub(super) const ICMP_IN: [u8; 4] = [0, 3, 8, 11];
 /// Unreachable, packet too big, time exceeded, echo request and reply.
-const ICMP6_IN: [u8; 5] = [1, 2, 3, 128, 129];
+pub(super) const ICMP6_IN: [u8; 5] = [1, 2, 3, 128, 129];
 
 struct Parsed<'a> {
     source: IpAddr,
@@ -103,13 +106,17 @@ fn address<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Drop> {
     bytes.get(at..at + N).and_then(|s| s.try_into().ok()).ok_or(Drop::Malformed)
 }
 
+/// The gateway's end of the slot in which an address is the partner's.
+pub fn gateway_end(partner: IpAddr) -> IpAddr {
+    match partner {
+        IpAddr::V4(odd) => Ipv4Addr::from_bits(odd.to_bits() & !1).into(),
+        IpAddr::V6(odd) => Ipv6Addr::from_bits(odd.to_bits() & !1).into(),
+    }
+}
+
 /// Whether `odd` and `even` are the partner's and the gateway's end of one slot.
 fn slot_of(odd: IpAddr, even: IpAddr) -> bool {
-    match (odd, even) {
-        (IpAddr::V4(odd), IpAddr::V4(even)) => odd.to_bits() & 1 == 1 && even.to_bits() == odd.to_bits() & !1,
-        (IpAddr::V6(odd), IpAddr::V6(even)) => odd.to_bits() & 1 == 1 && even.to_bits() == odd.to_bits() & !1,
-        _ => false,
-    }
+    odd != even && gateway_end(odd) == even
 }
 
 fn port(payload: &[u8], at: usize) -> Result<u16, Drop> {

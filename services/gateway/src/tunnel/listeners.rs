@@ -112,6 +112,11 @@ impl Switch {
         }
     }
 
+    /// Whether both listeners are open.
+    pub fn is_both(&self) -> bool {
+        self.only.load(Ordering::Relaxed) == BOTH
+    }
+
     /// Whether no packet goes by the second listener.
     pub fn first_alone(&self) -> bool {
         self.only.load(Ordering::Relaxed) == 0

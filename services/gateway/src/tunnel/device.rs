@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
 
-use crate::{addresses::MTU, filter::Drop, metrics::Metrics};
+use super::filter::Drop;
+use crate::{addresses::MTU, metrics::Metrics};
 
 /// The largest segment, with what the kernel says of it.
 const SEGMENT: usize = VIRTIO_NET_HDR_LEN + (1 << 16);
