@@ -97,6 +97,14 @@ test-chart: services ## the chart: what it refuses, what it renders, what an API
 test-e2e: ## whole-system tests on the cluster that make up left: scope over the tunnel, crossings, bad input, outages, kills
 	eval "$$(tests/cluster/env)" && cargo test --locked --workspace --test "t[0-9]_*" -- --test-threads=1 --nocapture
 
+.PHONY: test-kernel
+test-kernel: ## the gateway's tests with the WireGuard of Debian's kernel, emulated: half an hour; TESTS='name name' for some of them
+	cargo test --locked --workspace --exclude liaison-e2e --no-run --test tunnel --test matrix --message-format=json | \
+		jq -r 'select(.target.kind == ["test"] and .executable).executable' >target/kernel-tests
+	for test in $$(cat target/kernel-tests); do \
+		(cd services/gateway && ../../tests/kernel/run env WG_BACKEND=kernel RUST_LOG=warn "$$test" --test-threads=1 $(TESTS)) || exit; \
+	done
+
 .PHONY: test
 test: ## everything, with the time of each part
 	@.ci/run parts

@@ -237,6 +237,11 @@ fn spawn(namespace: &Namespace, words: &Arc<Mutex<Vec<Value>>>) -> (Process, Chi
     (process, stdin)
 }
 
+/// Whether the gateway is to have the kernel's WireGuard, which the environment says as it does to the program.
+pub fn kernel() -> bool {
+    std::env::var("WG_BACKEND").is_ok_and(|backend| backend == "kernel")
+}
+
 /// The public key of a private one.
 pub fn public_key(private: &str) -> String {
     let secret: [u8; 32] = STANDARD.decode(private.trim()).unwrap().try_into().unwrap();
