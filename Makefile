@@ -102,7 +102,7 @@ test-kernel: ## the gateway's tests with the WireGuard of Debian's kernel, emula
 	cargo test --locked --workspace --exclude liaison-e2e --no-run --test tunnel --test matrix --message-format=json | \
 		jq -r 'select(.target.kind == ["test"] and .executable).executable' >target/kernel-tests
 	for test in $$(cat target/kernel-tests); do \
-		(cd services/gateway && ../../tests/kernel/run env WG_BACKEND=kernel RUST_LOG=warn "$$test" --test-threads=1 $(TESTS)) || exit; \
+		(cd services/gateway && ../../tests/kernel/run env WG_BACKEND=kernel LIAISON_PATIENCE=4 RUST_LOG=warn "$$test" --test-threads=1 $(TESTS)) || exit; \
 	done
 
 .PHONY: test

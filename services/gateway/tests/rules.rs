@@ -59,13 +59,13 @@ fn nftables_has_the_rules_that_were_meant() {
 /// One line, with the elements of each set in the order of their names: the kernel's own is another each time.
 fn in_order(shown: &str) -> String {
     let text = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut sets = text.split("elements = { ");
-    let mut all = sets.next().unwrap_or_default().to_owned();
-    for set in sets {
+    let mut sets = text.split("elements = { ").map(str::to_owned);
+    let first = sets.next();
+    let sorted = sets.map(|set| {
         let (elements, rest) = set.split_once(" }").unwrap();
         let mut elements: Vec<&str> = elements.split(", ").collect();
         elements.sort_unstable();
-        all += &format!("elements = {{ {} }}{rest}", elements.join(", "));
-    }
-    all
+        format!("{} }}{rest}", elements.join(", "))
+    });
+    first.into_iter().chain(sorted).collect::<Vec<_>>().join("elements = { ")
 }

@@ -46,9 +46,19 @@ pub fn output(program: &str, arguments: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); install it"))
 }
 
+/// How many times as long as on a machine of its own everything may take: `LIAISON_PATIENCE`, where the machine is emulated.
+pub fn patience() -> u32 {
+    std::env::var("LIAISON_PATIENCE").map_or(1, |times| times.parse().unwrap())
+}
+
+/// Sleeps as long as what is looked at afterwards needs at most.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time * patience());
+}
+
 /// Waits until `condition` holds; panics with `what` after `limit`.
 pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), limit * patience());
     while !condition() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(25));

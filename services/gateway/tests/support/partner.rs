@@ -17,7 +17,7 @@ use super::{
     ca::{Ca, Leaf},
     eventually,
     gateway::{PORT, public_key},
-    output, run, unique,
+    output, patience, run, unique,
 };
 
 /// A partner and its tunnel.
@@ -301,14 +301,14 @@ impl Partner {
     pub fn curl_as(&self, name: &str, address: &str, path: &str, arguments: &[&str]) -> Output {
         self.curl_command(name, address, path)
             .args(["--cert", &self.file("chain.pem"), "--key", &self.file("key.pem")])
-            .args(arguments)
+            .args(patient(arguments))
             .output()
             .unwrap()
     }
 
     /// curl without a client certificate.
     pub fn curl_anonymous(&self, path: &str, arguments: &[&str]) -> Output {
-        self.curl_command(&self.server_name(), &self.addresses().0, path).args(arguments).output().unwrap()
+        self.curl_command(&self.server_name(), &self.addresses().0, path).args(patient(arguments)).output().unwrap()
     }
 
     /// What `openssl s_client` says of a connection on which it waits a second for tickets.
@@ -345,14 +345,15 @@ impl Partner {
     pub fn download_as(&self, name: &str, address: &str, arguments: &[&str]) -> (Process, PathBuf) {
         let file = self.files.path().join(format!("download{}", unique()));
         let mut command = self.curl_command(name, address, "/stream");
-        command.args(["--cert", &self.file("chain.pem"), "--key", &self.file("key.pem"), "-N", "-m", "60", "-o"]);
+        command.args(["--cert", &self.file("chain.pem"), "--key", &self.file("key.pem"), "-N"]);
+        command.args(patient(&["-m", "60", "-o"]));
         let process = command.arg(&file).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         (Process(process), file)
     }
 
     fn curl_command(&self, name: &str, address: &str, path: &str) -> std::process::Command {
         let mut command = self.namespace.command("curl");
-        command.args(["-sS", "-m", "4", "--cacert", &self.file("root.pem")]);
+        command.args(patient(&["-sS", "-m", "4"])).args(["--cacert", &self.file("root.pem")]);
         command.args(["--resolve", &format!("{name}:443:{address}"), &format!("https://{name}{path}")]);
         command.stdin(Stdio::null());
         command
@@ -388,7 +389,7 @@ pub fn answer(output: &Output) -> Value {
 pub fn still_coming(downloads: &[(Process, PathBuf)]) -> Duration {
     let asked = Instant::now();
     let mut last = (0, asked);
-    while asked.elapsed() < Duration::from_millis(1500) {
+    while asked.elapsed() < Duration::from_millis(1500) * patience() {
         let total = downloads.iter().map(|(_, file)| size(file)).sum();
         if total != last.0 {
             last = (total, Instant::now());
@@ -396,6 +397,16 @@ pub fn still_coming(downloads: &[(Process, PathBuf)]) -> Duration {
         sleep(Duration::from_millis(5));
     }
     last.1 - asked
+}
+
+/// curl's arguments, in which what follows `-m` is how many seconds it may take.
+fn patient(arguments: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    if let Some(at) = arguments.iter().position(|argument| *argument == "-m") {
+        let seconds: u32 = arguments[at + 1].parse().unwrap();
+        all[at + 1] = (seconds * patience()).to_string();
+    }
+    all
 }
 
 /// Size of a file.
