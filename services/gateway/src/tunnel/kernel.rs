@@ -4,7 +4,7 @@
 //!
 //! * It counts nothing of a key that holds no address, so the address moves when such a key has a session: the kernel says that a
 //!   handshake is complete only when something came in it, or the answer to an initiation of its own, and neither can be a recording.
-//!   A router that only keeps its tunnel alive therefore does take the address, and gives it back with the other's next session.
+//!   A router that only keeps its tunnel alive therefore does take the address, until the other's next session.
 //! * What goes to a partner goes by one link, by its route, and the route follows the link by which it was heard last.
 //! * The links stay when the process dies. Who starts next in the pod makes them anew; until then a partner may shake hands, and
 //!   nobody answers behind it.
