@@ -42,7 +42,8 @@ impl Received {
             now.insert(peer.key, (peer.rx_bytes, peer.session));
             let bytes = before.map(|(bytes, _)| bytes).filter(|before| *before <= peer.rx_bytes).unwrap_or(0);
             let data = match peer.session {
-                Some(session) => session != before.and_then(|(_, session)| session).unwrap_or(0),
+                Some(0) => false,
+                Some(session) => Some(session) != before.and_then(|(_, session)| session),
                 None => !(peer.rx_bytes - bytes).is_multiple_of(INITIATION),
             };
             let age = |peer: &PeerStats| peer.last_handshake.unwrap_or(Duration::MAX);
@@ -140,6 +141,7 @@ mod tests {
         assert_eq!(by((3, 600), (0, 148 + 32)), None, "no other session");
         assert_eq!(by((3, 900), (7, 148)), Some(NEW));
         assert_eq!(by((9, 900), (8, 148)), Some(OLD), "both: the later handshake");
+        assert_eq!(by((9, 900), (0, 0)), None, "a peer that was made anew");
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub struct PeerStats {
     pub tx_bytes: u64,
     /// Where its last packet came from.
     pub endpoint: Option<SocketAddr>,
-    /// Tells its session from the one before, where a session counts only once the peer has sent something in it (kernel). None where
-    /// bytes say more (userspace).
+    /// Tells its session from the one before, where a session counts only once the peer has sent something in it (kernel); 0: there was
+    /// none. None where bytes say more (userspace).
     pub session: Option<u64>,
 }
 

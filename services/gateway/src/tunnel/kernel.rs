@@ -148,7 +148,8 @@ impl Received {
     fn anew(&mut self, now: &PeerStats) -> bool {
         let before = self.0.insert(now.key, *now).filter(|before| before.rx_bytes <= now.rx_bytes);
         let (session, bytes) = before.map_or((Some(0), 0), |before| (before.session, before.rx_bytes));
-        now.session != session || !(now.rx_bytes - bytes).is_multiple_of(INITIATION)
+        let another = now.session != session && now.session != Some(0);
+        another || !(now.rx_bytes - bytes).is_multiple_of(INITIATION)
     }
 }
 
@@ -228,10 +229,12 @@ impl State {
     }
 
     fn hand_over(&mut self, from: WireGuardKey, to: WireGuardKey, addresses: Vec<IpAddr>) -> Result<(), KernelError> {
-        // The kernel takes an address from whom has it in the same step. What else the other held goes after that.
+        // The kernel takes an address from whom has it in the same step.
         let mut wanted = vec![Wanted::holds(to, &addresses)];
-        if from != to {
-            wanted.push(Wanted::holds(from, &[]));
+        if let Some((preshared, _)) = self.peers.get(&from).filter(|_| from != to) {
+            // The other's session ends, so that it must shake hands again if it sends; else the kernel would answer it with
+            // keepalives for two minutes.
+            wanted.extend([Wanted::gone(from), Wanted::there(from, *preshared, &[])]);
         }
         self.change_all(&wanted)?;
         self.let_through(&[self.held(from), self.held(to)].concat(), &addresses)?;
@@ -486,6 +489,7 @@ mod tests {
         assert!(anew(5, 148 + 32), "it is kept alive");
         assert!(anew(6, 2 * 148 + 32), "the next session");
         assert!(!anew(6, 3 * 148 + 32));
-        assert!(!anew(0, 0) || anew(7, 148), "a peer that was made anew counts from nothing");
+        assert!(!anew(0, 0), "a peer that was made anew counts from nothing");
+        assert!(anew(7, 148));
     }
 }
