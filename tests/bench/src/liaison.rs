@@ -72,7 +72,7 @@ impl Liaison {
         }
         let mut child = Command::new(std::env::current_exe()?)
             // As in charts/liaison/templates/sync/deployment.yaml.
-            .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=2000")
+            .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             .args(["worker", &self.hub.url(SYNC, "oms"), &self.store.url(SYNC, &name)])
             .args([set.n.to_string(), set.fanout.to_string()])
             .stdin(Stdio::piped())
