@@ -9,9 +9,9 @@ use liaison_records::catalogue::OFFENDER;
 
 use crate::{
     ledger::{Entry, EntryKind, entry_digest},
-    record::{Hash, Key, Record},
+    record::{Hash, Key, Place, Record},
     route::Want,
-    subject::{self, Core},
+    subject::{self, Core, Part},
 };
 
 /// What a cycle read from the hub, for all partners.
@@ -25,8 +25,19 @@ pub struct Source {
     pub images: HashMap<Hash, Arc<Vec<u8>>>,
 }
 
-/// What a replica has under a key: its file and its hash.
-pub type Seen = HashMap<Key, (Option<i64>, Hash)>;
+/// A record as a replica was found to have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The file under which the replica has it.
+    pub offender: Option<i64>,
+    /// Its hash there.
+    pub hash: Hash,
+    /// Where its row was then.
+    pub place: Place,
+}
+
+/// What a replica has under each key.
+pub type Seen = HashMap<Key, Stored>;
 
 /// What a replica was found to have of what a cycle is about.
 #[derive(Debug, Default)]
@@ -48,8 +59,8 @@ pub struct Delta {
     pub leave: BTreeSet<i64>,
     /// Files that come.
     pub enter: BTreeSet<i64>,
-    /// Of these, the ones that the replica was found to have under their key, with the file under which it had them.
-    pub known: HashMap<Key, Option<i64>>,
+    /// Of the records that are new or differ, those that the replica was found to have under their key.
+    pub known: HashMap<Key, Stored>,
     /// Files whose search row must be made anew, with the records it is made of.
     pub subjects: BTreeMap<i64, Vec<Arc<Record>>>,
     /// Files whose search row must be made anew from the records that the replica has in the end.
@@ -79,11 +90,10 @@ impl Delta {
             && self.pictures.is_empty()
     }
 
-    /// Whether a record is still there to be updated once all that goes has gone.
-    pub fn updates(&self, key: &Key) -> bool {
-        self.only_groups.is_none()
-            && !self.deletes.contains_key(key)
-            && self.known.get(key).is_some_and(|file| file.is_none_or(|file| !self.leave.contains(&file)))
+    /// Where a record is that is still there to be updated once all that goes has gone.
+    pub fn updates(&self, key: &Key) -> Option<Place> {
+        let known = self.known.get(key).filter(|_| self.only_groups.is_none() && !self.deletes.contains_key(key))?;
+        known.offender.is_none_or(|file| !self.leave.contains(&file)).then_some(known.place)
     }
 
     /// Whether the replica was asked for each record under its own key, so that one which it was not found to have, or which goes
@@ -157,10 +167,10 @@ impl Delta {
     fn settle(&mut self, record: &Arc<Record>, seen: &Seen) -> bool {
         let key = record.key();
         let there = seen.get(&key);
-        let differs = there.is_none_or(|(_, hash)| *hash != record.hash);
+        let differs = there.is_none_or(|there| there.hash != record.hash);
         if differs {
-            if let Some((offender, _)) = there {
-                self.known.insert(key.clone(), *offender);
+            if let Some(there) = there {
+                self.known.insert(key.clone(), *there);
             }
             self.upserts.insert(key, record.clone());
         }
@@ -194,7 +204,7 @@ impl Delta {
         }
         let mut remake: BTreeSet<i64> = BTreeSet::new();
         for key in &want.keys {
-            let before = seen.get(key).map(|(offender, _)| *offender);
+            let before = seen.get(key).map(|there| there.offender);
             let record = source.keys.get(key).and_then(Option::as_ref);
             match record.filter(|r| granted(r) && r.offender.is_none_or(&here)) {
                 Some(record) => {
@@ -203,7 +213,11 @@ impl Delta {
                     }
                     let own = record.offender.filter(|_| *key.0 == *OFFENDER);
                     let own = own.and_then(|file| Some((file, cores.get(&file)?, subject::core(record)?)));
-                    self.numbered.extend(own.iter().filter(|(_, old, new)| old.fps == new.fps).map(|(file, ..)| *file));
+                    self.numbered.extend(
+                        own.iter()
+                            .filter(|(_, old, new)| old.part(Part::Fps) == new.part(Part::Fps))
+                            .map(|(file, ..)| *file),
+                    );
                     match own {
                         Some((_, old, new)) if *old == new => {}
                         Some((file, old, new)) if old.names() == new.names() => {
@@ -239,7 +253,7 @@ impl Delta {
             searchable |= self.settle(record, seen) && subject::feeds(&record.table);
         }
         let there: HashSet<Key> = records.iter().map(|r| r.key()).collect();
-        for (key, (offender, _)) in seen {
+        for (key, Stored { offender, .. }) in seen {
             if *offender == Some(file) && !there.contains(key) {
                 self.deletes.insert(key.clone(), *offender);
                 searchable |= subject::feeds(&key.0);

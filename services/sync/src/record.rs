@@ -1,12 +1,38 @@
 //! A record as it crosses: read, encoded and hashed once, for all who are entitled to it. Pure.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, error::Error, sync::Arc};
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 /// What names a record: its table and its number.
 pub type Key = (Arc<str>, i64);
 
 /// SHA-256 of a record.
 pub type Hash = [u8; 32];
+
+/// Where a row is in its table: PostgreSQL's `tid`, as it crosses, four bytes of the page and two of the place on it. Whoever
+/// moves the row makes it stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place([u8; 6]);
+
+impl<'a> FromSql<'a> for Place {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw.try_into()?))
+    }
+
+    accepts!(TID);
+}
+
+impl ToSql for Place {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    accepts!(TID);
+    to_sql_checked!();
+}
 
 /// One row of `liaison.record`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,13 +15,13 @@ use tokio_postgres::{
 
 use crate::{
     cursor::{Cursor, Point},
-    delta::{Looked, Seen},
+    delta::{Looked, Seen, Stored},
     error::{Error, Of},
     hub::IDENTITY,
     mark::Mark,
     quote::ident,
     record::{Hash, Names},
-    subject::Core,
+    subject::{Core, PARTS},
     terms::{Grant, Terms},
 };
 
@@ -122,9 +122,10 @@ impl Share {
 
     /// What the replica has under `keys`.
     pub async fn seen(&self, store: &Client, keys: &[(&str, i64)]) -> Result<Seen, Error> {
+        // Laterally: a planner that hashes the keys reads the whole replica for a tenth of it.
         let sql = format!(
-            "SELECT r.tbl, r.id, r.offender, r.hash FROM unnest($1, $2) AS k (tbl, id)
-             JOIN {}.record r ON r.tbl = k.tbl AND r.id = k.id",
+            "SELECT k.tbl, k.id, r.offender, r.hash, r.ctid FROM unnest($1, $2) AS k (tbl, id)
+             CROSS JOIN LATERAL (SELECT offender, hash, ctid FROM {}.record WHERE tbl = k.tbl AND id = k.id OFFSET 0) r",
             self.schema
         );
         let ask = async |chunk: &[(&str, i64)]| {
@@ -152,19 +153,14 @@ impl Share {
             self.schema
         );
         for row in store.query_typed(&sql, &[(&files, Type::INT8_ARRAY)]).await.store()? {
-            let text = |column: usize| row.try_get::<_, Option<String>>(column).map(Option::unwrap_or_default).store();
-            let core = Core {
-                fps: text(1)?,
-                surname: text(2)?,
-                given: text(3)?,
-                birth_date: text(4)?,
-                custody: text(5)?,
-                status: text(6)?,
-                at_large: text(7)?,
-                jurisdiction: text(8)?,
-                municipality: text(9)?,
-            };
-            found.insert(row.try_get(0).store()?, core);
+            let mut values = [""; PARTS];
+            for (column, value) in (1..).zip(&mut values) {
+                *value = row.try_get::<_, Option<&str>>(column).store()?.unwrap_or_default();
+            }
+            // Whose cannot be told apart is made anew.
+            if let Some(core) = Core::new(values) {
+                found.insert(row.try_get(0).store()?, core);
+            }
         }
         Ok(found)
     }
@@ -177,8 +173,10 @@ impl Share {
 
     /// What the replica has of `files`, by file.
     pub async fn seen_files(&self, store: &Client, files: &[i64]) -> Result<HashMap<i64, Seen>, Error> {
-        let sql =
-            format!("SELECT tbl, id, offender, hash FROM {}.record WHERE offender = ANY ($1::bigint[])", self.schema);
+        let sql = format!(
+            "SELECT tbl, id, offender, hash, ctid FROM {}.record WHERE offender = ANY ($1::bigint[])",
+            self.schema
+        );
         let mut names = Names::default();
         let mut found: HashMap<i64, Seen> = HashMap::new();
         for row in store.query(&sql, &[&files]).await.store()? {
@@ -191,7 +189,7 @@ impl Share {
 
     /// What the replica has of reference records.
     pub async fn seen_references(&self, store: &Client) -> Result<Seen, Error> {
-        let sql = format!("SELECT tbl, id, offender, hash FROM {}.record WHERE offender IS NULL", self.schema);
+        let sql = format!("SELECT tbl, id, offender, hash, ctid FROM {}.record WHERE offender IS NULL", self.schema);
         let (mut seen, mut names) = (Seen::new(), Names::default());
         for row in store.query(&sql, &[]).await.store()? {
             insert_seen(&mut seen, &row, &mut names)?;
@@ -315,7 +313,8 @@ fn insert_seen(seen: &mut Seen, row: &Row, names: &mut Names) -> Result<(), Erro
     let (table, id): (&str, i64) = (row.try_get(0).store()?, row.try_get(1).store()?);
     let hash: &[u8] = row.try_get(3).store()?;
     let hash = Hash::try_from(hash).map_err(|_| Error::Corrupt("a hash in the replica is not 32 bytes".into()))?;
-    seen.insert((names.get(table), id), (row.try_get(2).store()?, hash));
+    let stored = Stored { offender: row.try_get(2).store()?, hash, place: row.try_get(4).store()? };
+    seen.insert((names.get(table), id), stored);
     Ok(())
 }
 

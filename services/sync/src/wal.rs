@@ -54,6 +54,7 @@ async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
                 hub.batch_execute("SELECT liaison.wal_everything()").await.hub()?;
                 return Err(Error::CaptureLost);
             }
+            // The slot is where it was read to, but for a hub that is not migrated yet: its drain leaves that to this.
             "complete" => {
                 hub.batch_execute("SELECT liaison.wal_release()").await.hub()?;
                 return Ok(());

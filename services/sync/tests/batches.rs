@@ -226,6 +226,57 @@ async fn a_narrowing_behind_the_fence_of_one_that_was_killed_takes_its_names_awa
     world.drop().await;
 }
 
+/// Records are written in the place where they were found. Whoever moves them meanwhile makes the batch fail, and nothing is lost.
+#[tokio::test]
+async fn a_record_that_was_moved_between_look_and_write_is_looked_for_again() {
+    let mut world = World::new("syncplace").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    for id in 1..=30 {
+        world.file(id, "5915022", 2).await;
+    }
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    drop(worker);
+    let record = format!("{}.record", ident(&partner.share_schema()));
+    // Behind their old versions: without those they are elsewhere, and another's row may be in the place of one.
+    let spread = format!("UPDATE {record} SET batch = batch");
+    world.store.batch_execute(&format!("{spread}; {spread}")).await.unwrap();
+    let places = async || -> Vec<String> {
+        let sql = format!("SELECT ctid::text FROM {record} ORDER BY tbl, id");
+        world.store.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let before = places().await;
+    world
+        .execute("UPDATE oms.sentence SET length_days = length_days + 1; UPDATE oms.alias SET surname = 'Moved'")
+        .await;
+    let (target, compact) = (world.store_target.clone(), format!("VACUUM FULL {record}"));
+    let faults = Faults::hooked(move |at, _| {
+        let (target, compact) = (target.clone(), compact.clone());
+        async move {
+            if at == Step::Ledgered {
+                target.connect().await?.batch_execute(&compact).await.unwrap();
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    let mut worker = world.worker("w", Budget::default(), faults);
+    worker.set_terms(vec![terms.clone()]);
+    let (_, reason, message) = worker.converge(now()).await.unwrap_err();
+    assert_eq!(reason, "Corrupt", "{message}");
+    assert_ne!(places().await, before, "they were moved");
+    world.check_i2(&partner).await;
+    // The next batch looks where they are now; nothing moves them any more, since there is nothing to compact.
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    drop(worker);
+    world.drop().await;
+}
+
 #[tokio::test]
 async fn of_two_holders_only_the_later_can_write_on_either_side() {
     for step in [Step::Decided, Step::Ledgered] {

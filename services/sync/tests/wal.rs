@@ -142,3 +142,59 @@ async fn a_slot_that_is_lost_is_noticed_before_anything_is_called_exact() {
     drop(worker);
     world.drop().await;
 }
+
+/// A slot moves with what is read from it, also when the transaction that reads is not committed: what it had read is in no log then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_and_not_committed_is_compared() {
+    let mut world = World::new("walkilled").await;
+    world.capture_from_the_log(true).await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    let terms = terms(&partner, ALL_GROUPS, VANCOUVER);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    for killed in [true, false] {
+        world.execute("UPDATE oms.sentence SET length_days = length_days + 1").await;
+        let reader = world.hub_target.connect().await.unwrap();
+        reader.batch_execute("BEGIN").await.unwrap();
+        let read = "SELECT pg_backend_pid(), liaison.wal_drain(pg_current_wal_flush_lsn(), 1000000)";
+        let row = reader.query_one(read, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(1), "complete");
+        if killed {
+            world.execute(&format!("SELECT pg_terminate_backend({})", row.get::<_, i32>(0))).await;
+        } else {
+            reader.batch_execute("ROLLBACK").await.unwrap();
+        }
+        let before = worker.standings(now())[&partner].exact_at_millis;
+        let (_, reason, message) = worker.converge(now()).await.unwrap_err();
+        assert_eq!(reason, "CaptureLost", "{message}");
+        assert_eq!(worker.standings(now())[&partner].exact_at_millis, before, "nothing is exact as of later");
+        worker.converge(now()).await.unwrap();
+        world.check_i1(&terms).await;
+    }
+    drop(worker);
+    world.drop().await;
+}
+
+/// A nightly reload in one transaction is one line a table, whatever else is read with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_transaction_is_one_line_a_table() {
+    let world = World::new("wallarge").await;
+    world.capture_from_the_log(true).await;
+    world.execute("INSERT INTO oms.office SELECT n, 'Office' FROM generate_series(1, 10) n").await;
+    world
+        .execute("BEGIN; INSERT INTO oms.office SELECT n, 'Office' FROM generate_series(1001, 250000) n; COMMIT")
+        .await;
+    let wal = Wal::new(&world.hub_target);
+    drop(wal.reach(&end(&world).await).await.unwrap());
+    let offices = "SELECT count(id), count(*) - count(id) FROM liaison.change WHERE tbl = 'office'";
+    let row = world.hub.query_one(offices, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 1));
+    let left = "SELECT s.confirmed_flush_lsn = l.position FROM pg_replication_slots s, liaison.wal_position l
+                WHERE s.slot_name = liaison.wal_slot()";
+    assert!(world.hub.query_one(left, &[]).await.unwrap().get::<_, bool>(0), "the slot is where the log is");
+    drop(wal);
+    world.drop().await;
+}

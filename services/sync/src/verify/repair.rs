@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::roots;
 use crate::{
-    delta::{Delta, Seen},
+    delta::{Delta, Seen, Stored},
     error::{Error, Of},
     hub::View,
     partner::Held,
@@ -73,9 +73,9 @@ pub(super) async fn decide(
                 }
                 continue;
             }
-            for ((table, id), (_, hash)) in &mut seen {
+            for ((table, id), stored) in &mut seen {
                 if &**table == crate::record::PHOTOGRAPH && again.contains(id) {
-                    *hash = false_hash(hash, b"its picture crosses again");
+                    stored.hash = false_hash(&stored.hash, b"its picture crosses again");
                 }
             }
             let records = records.remove(file).unwrap_or_default();
@@ -88,7 +88,7 @@ pub(super) async fn decide(
     Ok((delta, images))
 }
 
-const COLUMNS: &str = "offender, grp, tbl, id, body, hash";
+const COLUMNS: &str = "offender, grp, tbl, id, body, hash, ctid";
 
 /// What the replica has, by file, with the hashes that its bytes have.
 async fn seen(store: &Client, sql: &str, files: &[i64]) -> Result<HashMap<Option<i64>, Seen>, Error> {
@@ -98,7 +98,8 @@ async fn seen(store: &Client, sql: &str, files: &[i64]) -> Result<HashMap<Option
     for row in rows.store()? {
         let offender: Option<i64> = row.try_get(0).store()?;
         let key = (names.get(row.try_get(2).store()?), row.try_get(3).store()?);
-        found.entry(offender).or_default().insert(key, (offender, roots::stored(&row)?));
+        let stored = Stored { offender, hash: roots::stored(&row)?, place: row.try_get(6).store()? };
+        found.entry(offender).or_default().insert(key, stored);
     }
     Ok(found)
 }

@@ -136,6 +136,8 @@ impl World {
         hub.batch_execute(include_str!("../../../oms/migrations/0170_ledger_loss.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0171_mark.sql")).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0184_handover.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0185_wal_drain.sql")).await.unwrap();
+        hub.batch_execute(include_str!("../../../oms/migrations/0186_wal_once.sql")).await.unwrap();
         hub.batch_execute(OMS).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0140_sealed.sql")).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
