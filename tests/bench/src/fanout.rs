@@ -231,14 +231,20 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn record(&mut self, set: Set, name: &str, unit: &str, ours: &[f64], theirs: &[f64]) -> Result<()> {
-        let measure = Measure::new(name, set.n, set.fanout, Figure::of(ours, unit), Figure::of(theirs, unit));
+        self.put(Measure::new(name, set.n, set.fanout, Figure::of(ours, unit), Figure::of(theirs, unit)))
+    }
+
+    /// Says what was measured, and keeps it.
+    pub(crate) fn put(&mut self, measure: Measure) -> Result<()> {
         let show = |f: &Option<Figure>| f.as_ref().map_or_else(|| "-".to_owned(), |f| format!("{:.3}", f.median));
         println!(
-            "N={:<4} fan-out {}  {name:<28} liaison {:>10}  native {:>10}  {unit}{}",
-            set.n,
-            set.fanout,
+            "N={:<4} fan-out {}  {:<28} liaison {:>10}  native {:>10}  {}{}",
+            measure.n,
+            measure.fanout,
+            measure.name,
             show(&measure.liaison),
             show(&measure.native),
+            measure.liaison.as_ref().or(measure.native.as_ref()).map_or("", |f| f.unit.as_str()),
             measure.ratio.map(|r| format!("  ratio {r:.1}")).unwrap_or_default()
         );
         figures::merge(&mut self.results, measure);

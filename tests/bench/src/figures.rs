@@ -71,6 +71,9 @@ pub struct Measure {
     pub ratio: Option<f64>,
     /// The native figure is not measured: linear from 50 and 200 partners.
     pub extrapolated: bool,
+    /// The native figure is the lowest rate that was tried and did not hold, so it is less, and the ratio more.
+    #[serde(default)]
+    pub native_is_less: bool,
 }
 
 /// Whether more is better.
@@ -81,9 +84,25 @@ pub fn more_is_better(unit: &str) -> bool {
 impl Measure {
     /// Works out the ratio.
     pub fn new(name: &str, n: usize, fanout: usize, liaison: Option<Figure>, native: Option<Figure>) -> Self {
-        let mut measure = Self { name: name.to_owned(), n, fanout, liaison, native, ratio: None, extrapolated: false };
+        let mut measure = Self {
+            name: name.to_owned(),
+            n,
+            fanout,
+            liaison,
+            native,
+            ratio: None,
+            extrapolated: false,
+            native_is_less: false,
+        };
         measure.compare();
         measure
+    }
+
+    /// The native side held no rate: `native` is the lowest that was tried.
+    #[must_use]
+    pub fn native_held_none(mut self) -> Self {
+        self.native_is_less = true;
+        self
     }
 
     fn compare(&mut self) {
@@ -148,6 +167,7 @@ pub fn merge(all: &mut Vec<Measure>, new: Measure) {
             if new.native.is_some() {
                 old.native = new.native;
                 old.extrapolated = new.extrapolated;
+                old.native_is_less = new.native_is_less;
             }
             old.compare();
         }
@@ -157,7 +177,8 @@ pub fn merge(all: &mut Vec<Measure>, new: Measure) {
 }
 
 /// Fills in what the native side has not: linear in the number of partners from 50 and 200. A rate is extrapolated by its
-/// inverse, the time that a transaction takes. Correctness is not extrapolated.
+/// inverse, the time that a transaction takes; one that did not hold at 200 holds at no more partners either. Correctness is
+/// not extrapolated.
 #[expect(clippy::cast_precision_loss, reason = "numbers of partners")]
 pub fn extrapolate(all: &mut [Measure]) {
     let known: Vec<Measure> = all.iter().filter(|m| !m.extrapolated).cloned().collect();
@@ -167,9 +188,17 @@ pub fn extrapolate(all: &mut [Measure]) {
         }
         let at = |n: usize| {
             let found = known.iter().find(|m| m.name == measure.name && m.fanout == measure.fanout && m.n == n);
-            found.and_then(|m| m.native.clone())
+            found.and_then(|m| Some((m.native.clone()?, m.native_is_less)))
         };
-        let (Some(low), Some(high)) = (at(50), at(200)) else { continue };
+        let (low, high) = match (at(50), at(200)) {
+            (_, Some((high, true))) => {
+                (measure.native, measure.native_is_less, measure.extrapolated) = (Some(high), true, true);
+                measure.compare();
+                continue;
+            }
+            (Some((low, _)), Some((high, _))) => (low, high),
+            _ => continue,
+        };
         let rate = more_is_better(&low.unit);
         let line = |low: f64, high: f64| {
             let (low, high) = if rate { (1.0 / low, 1.0 / high) } else { (low, high) };
@@ -180,7 +209,7 @@ pub fn extrapolate(all: &mut [Measure]) {
         let ends = [low.minimum, low.median, low.maximum].into_iter().zip([high.minimum, high.median, high.maximum]);
         let ends: Vec<f64> = ends.map(|(low, high)| line(low, high)).collect();
         measure.native = Figure::of(&ends, &low.unit);
-        measure.extrapolated = true;
+        (measure.extrapolated, measure.native_is_less) = (true, false);
         measure.compare();
     }
 }
@@ -230,5 +259,17 @@ mod tests {
         assert!(all[2].ratio.is_some_and(|ratio| near(ratio, 101.0)) && all[2].extrapolated);
         assert!(near(all[5].native.as_ref().unwrap().median, 5.0));
         assert!(near(all[5].ratio.unwrap(), 10.0));
+    }
+
+    #[test]
+    fn what_held_at_no_rate_is_less_than_the_lowest() {
+        let held_none = Measure::new("B", 200, 1, figure(&[64.0], "tx/s"), figure(&[0.5], "tx/s")).native_held_none();
+        let mut all = vec![Measure::new("B", 1000, 1, figure(&[40.0], "tx/s"), None)];
+        merge(&mut all, held_none);
+        extrapolate(&mut all);
+        assert!(all.iter().all(|m| m.native_is_less && near(m.native.as_ref().unwrap().median, 0.5)));
+        assert!(all.iter().map(|m| (m.n, m.ratio.unwrap())).all(|(n, r)| near(r, if n == 200 { 128.0 } else { 80.0 })));
+        merge(&mut all, Measure::new("B", 200, 1, None, figure(&[2.0], "tx/s")));
+        assert!(!all.iter().find(|m| m.n == 200).unwrap().native_is_less);
     }
 }

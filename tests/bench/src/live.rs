@@ -148,14 +148,30 @@ impl Alone {
     }
 }
 
-/// Which rung is tried next: the highest that held so far, the lowest that did not.
-pub fn next_rung(passed: Option<usize>, failed: Option<usize>, start: usize) -> Option<usize> {
-    match (passed, failed) {
-        (None, None) => Some(start),
-        (Some(passed), None) => Some(passed + 2),
-        (None, Some(failed)) => failed.checked_sub(2).or(failed.checked_sub(1)),
-        (Some(passed), Some(failed)) if failed > passed + 1 => Some(usize::midpoint(passed, failed)),
-        (Some(_), Some(_)) => None,
+/// A search for the highest rung that holds.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// The highest that held.
+    pub held: Option<usize>,
+    /// The lowest that did not.
+    pub broke: Option<usize>,
+}
+
+impl Search {
+    /// Which rung is tried next; `None` when two neighbours differ, or none is left below.
+    pub fn next(&self, start: usize) -> Option<usize> {
+        match (self.held, self.broke) {
+            (None, None) => Some(start),
+            (Some(held), None) => Some(held + 2),
+            (None, Some(broke)) => broke.checked_sub(2).or(broke.checked_sub(1)),
+            (Some(held), Some(broke)) if broke > held + 1 => Some(usize::midpoint(held, broke)),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    /// What trying a rung has shown.
+    pub fn note(&mut self, rung: usize, holds: bool) {
+        *(if holds { &mut self.held } else { &mut self.broke }) = Some(rung);
     }
 }
 
@@ -166,11 +182,11 @@ mod tests {
     #[test]
     fn the_search_ends_between_two_neighbours() {
         for limit in 0..26 {
-            let (mut passed, mut failed) = (None, None);
-            while let Some(rung) = next_rung(passed, failed, 14) {
-                if rung <= limit { passed = Some(rung) } else { failed = Some(rung) }
+            let mut search = Search::default();
+            while let Some(rung) = search.next(14) {
+                search.note(rung, rung <= limit);
             }
-            assert_eq!(passed, Some(limit));
+            assert_eq!(search.held, Some(limit));
         }
     }
 

@@ -11,9 +11,9 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     fanout::{MOST_NATIVE, Run},
-    figures,
+    figures::{self, Figure, Measure},
     liaison::{Liaison, Sync},
-    live::{Follower, hold, live, next_rung, rate},
+    live::{Follower, Search, hold, live, rate},
     load::{Load, flood},
     oracle::{self, Amiss},
     scopes::{CODES, Set, TABLES, municipality},
@@ -153,73 +153,73 @@ impl Run<'_> {
         self.record(set, "E kept for the dead", "MB", &ours[2], &theirs[2])
     }
 
-    /// B: the highest rate at which the source's p99 stays under twice that of the source alone, and lag under a minute.
+    /// B: the highest rate at which the source's p99 stays under twice that of the source alone, and lag under a minute. A native
+    /// side that held none is known to hold less than the lowest that was tried.
     pub(crate) async fn highest_rate(&mut self, set: Set, syncs: &mut [Sync]) -> Result<()> {
-        let none = BTreeSet::new();
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for native in [false, true] {
-            let present = if native { self.natively(set).is_some() } else { syncs.iter().any(|s| s.set == set) };
-            if !present {
-                continue;
-            }
-            if let Some(side) = self.natively(set).filter(|_| native) {
-                side.enable(set, true, &none).await?;
-            }
-            let (mut passed, mut failed) = (None, None);
-            let start = if native { 12usize.saturating_sub(set.n / 25) } else { 22usize.saturating_sub(set.n / 100) };
-            'rates: for _ in 0..TRIALS {
-                let Some(rung) = next_rung(passed, failed, start) else { break };
-                let seeds = [self.seed(), self.seed(), self.seed()];
-                let alone = self.latencies.p99(&self.source, &self.files, seeds, rung).await?;
-                // What two of three trials say.
-                let (mut held, mut broke) = (0, 0);
-                while held < 2 && broke < 2 {
-                    let seed = self.seed();
-                    let (server, follower) = match (native, &self.native, &self.liaison) {
-                        (true, Some(side), _) => (&side.publisher, Follower::Native(side, set)),
-                        (false, _, Some(side)) => match syncs.iter_mut().find(|s| s.set == set) {
-                            Some(sync) => (&side.hub, Follower::Liaison(sync)),
-                            None => break 'rates,
-                        },
-                        _ => break 'rates,
-                    };
-                    let watched = live(server, &self.files, seed, rate(rung), hold(rung), follower, &none).await?;
-                    let holds = watched.p99 < 2.0 * alone && watched.sustained();
-                    eprintln!(
-                        "  {} {}: {:.1} tx/s: p99 {:.2} ms (alone {:.2} ms), lag {:.1} s: {}",
-                        if native { "native" } else { "liaison" },
-                        set.name(),
-                        rate(rung),
-                        watched.p99 * 1e3,
-                        alone * 1e3,
-                        watched.lags.last().copied().unwrap_or(0.0),
-                        if holds { "holds" } else { "does not hold" }
-                    );
-                    if holds {
-                        held += 1;
-                    } else {
-                        broke += 1;
-                    }
-                    // The next trial begins with nothing left to do.
-                    match (native, &self.native, syncs.iter_mut().find(|s| s.set == set)) {
-                        (true, Some(side), _) => side.wait(set, &none).await?,
-                        (false, _, Some(sync)) => sync.order(&Order::Converge).await.map(drop)?,
-                        _ => {}
-                    }
-                }
-                if held > broke {
-                    passed = Some(rung);
-                } else {
-                    failed = Some(rung);
-                }
-            }
-            if let Some(side) = self.natively(set).filter(|_| native) {
-                side.enable(set, false, &none).await?;
-            }
-            let best = passed.map(rate);
-            if native { theirs.extend(best) } else { ours.extend(best) }
+        let mut ours = Search::default();
+        if syncs.iter().any(|s| s.set == set) {
+            ours = self.search(set, syncs, false, 22usize.saturating_sub(set.n / 100)).await?;
         }
-        self.record(set, "B highest rate", "tx/s", &ours, &theirs)
+        let mut theirs = Search::default();
+        if let Some(native) = self.natively(set) {
+            native.enable(set, true, &BTreeSet::new()).await?;
+            theirs = self.search(set, syncs, true, 12usize.saturating_sub(set.n / 25)).await?;
+        }
+        if let Some(native) = self.natively(set) {
+            native.enable(set, false, &BTreeSet::new()).await?;
+        }
+        let figure = |rung: Option<usize>| rung.and_then(|rung| Figure::of(&[rate(rung)], "tx/s"));
+        let measure = |native| Measure::new("B highest rate", set.n, set.fanout, figure(ours.held), native);
+        self.put(match (theirs.held, theirs.broke) {
+            (None, Some(lowest)) => measure(figure(Some(lowest))).native_held_none(),
+            (held, _) => measure(figure(held)),
+        })
+    }
+
+    /// Tries rates until two neighbours are found of which the lower one holds, or there is none left.
+    async fn search(&mut self, set: Set, syncs: &mut [Sync], native: bool, start: usize) -> Result<Search> {
+        let mut search = Search::default();
+        for _ in 0..TRIALS {
+            let Some(rung) = search.next(start) else { break };
+            // What two of three trials say.
+            let (mut held, mut broke) = (0, 0);
+            while held < 2 && broke < 2 {
+                if self.holds(set, syncs, native, rung).await? { held += 1 } else { broke += 1 }
+            }
+            search.note(rung, held > broke);
+        }
+        Ok(search)
+    }
+
+    /// One trial of one side at one rate. Afterwards nothing is left to do.
+    async fn holds(&mut self, set: Set, syncs: &mut [Sync], native: bool, rung: usize) -> Result<bool> {
+        let none = BTreeSet::new();
+        let seeds = [self.seed(), self.seed(), self.seed()];
+        let alone = self.latencies.p99(&self.source, &self.files, seeds, rung).await?;
+        let seed = self.seed();
+        let (server, follower) = match (native, &self.native, &self.liaison, syncs.iter_mut().find(|s| s.set == set)) {
+            (true, Some(side), ..) => (&side.publisher, Follower::Native(side, set)),
+            (false, _, Some(side), Some(sync)) => (&side.hub, Follower::Liaison(sync)),
+            _ => return Err(Error::said("this side is not there")),
+        };
+        let watched = live(server, &self.files, seed, rate(rung), hold(rung), follower, &none).await?;
+        let holds = watched.p99 < 2.0 * alone && watched.sustained();
+        eprintln!(
+            "  {} {}: {:.1} tx/s: p99 {:.2} ms (alone {:.2} ms), lag {:.1} s: {}",
+            if native { "native" } else { "liaison" },
+            set.name(),
+            rate(rung),
+            watched.p99 * 1e3,
+            alone * 1e3,
+            watched.lags.last().copied().unwrap_or(0.0),
+            if holds { "holds" } else { "does not hold" }
+        );
+        match (native, &self.native, syncs.iter_mut().find(|s| s.set == set)) {
+            (true, Some(side), _) => side.wait(set, &none).await?,
+            (false, _, Some(sync)) => sync.order(&Order::Converge).await.map(drop)?,
+            _ => {}
+        }
+        Ok(holds)
     }
 
     /// D: files move between scopes, one partner's scope is narrowed, another's widened; then everything is compared.

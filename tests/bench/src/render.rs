@@ -94,10 +94,11 @@ fn fanout(measures: &[Measure], facts: &Facts) -> String {
         );
         for m in rows {
             let mark = if m.extrapolated { " (extrapolated)" } else { "" };
-            let ratio = m.ratio.map_or_else(|| "-".to_owned(), number);
+            let (less, more) = if m.native_is_less { ("less than ", "more than ") } else { ("", "") };
+            let ratio = m.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{more}{}", number(ratio)));
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {}{mark} | {ratio} |",
+                "| {} | {} | {} | {less}{}{mark} | {ratio} |",
                 m.n,
                 m.fanout,
                 figure(m.liaison.as_ref()),
