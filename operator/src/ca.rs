@@ -1,23 +1,29 @@
 //! The certificate authority: root -> issuing -> leaf.
 //!
+//! Here is what is made; beside it what is read of a certificate, of a signing request, and of a revocation list.
+//!
 //! Pure: keys come from aws-lc's generator, time and serials are parameters. What is in a certificate comes from a
 //! [`Subject`] of ours; of a partner's signing request only the public key is used. A leaf never outlives its issuer.
+
+mod certificate;
+mod request;
+mod revocation_list;
+mod signer;
 
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use sha2::{Digest, Sha256};
-use x509_parser::{
-    certificate::X509Certificate,
-    certification_request::X509CertificationRequest,
-    extensions::{GeneralName, ParsedExtension},
-    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384},
-    pem::Pem,
-    prelude::FromDer,
+
+pub use self::{
+    certificate::{Foreign, Validity, blocks, digests, is_signed_by, read, read_foreign, serial, subject_digest},
+    request::{Request, read_request, request_for},
+    revocation_list::{Revoked, read_crl, sign_crl, signed_crl},
+    signer::Signer,
 };
 
 /// Validity starts this long before issue, for clocks that are behind.
@@ -29,6 +35,9 @@ pub const LEAF_DAYS: i64 = 30;
 pub const SERVER_DAYS: i64 = 365;
 const ISSUING_DAYS: i64 = 5 * 365;
 const ROOT_DAYS: i64 = 15 * 365;
+
+/// The last line of a certificate in PEM.
+const END: &str = "-----END CERTIFICATE-----";
 
 /// A certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -247,277 +256,9 @@ impl Authority {
     }
 }
 
-/// A certificate on a revocation list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Revoked {
-    /// Serial number, hex.
-    pub serial: String,
-    /// When it was revoked.
-    pub at: Timestamp,
-}
-
-/// Signs a CA's revocation list (RFC 5280 5), which counts until `until`. Its number is the second of its making, so a later
-/// one has a higher number.
-pub fn sign_crl(ca: &CaPair, revoked: &[Revoked], now: Timestamp, until: Timestamp) -> Result<String, Error> {
-    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key.0)?)?;
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let after = |at: Timestamp| epoch + Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default());
-    let unreadable = |serial: &str| Error::Unreadable(format!("'{serial}' is no serial number"));
-    let mut certificates = Vec::new();
-    for Revoked { serial, at } in revoked {
-        certificates.push(rcgen::RevokedCertParams {
-            serial_number: SerialNumber::from_slice(&hex::decode(serial).map_err(|_| unreadable(serial))?),
-            revocation_time: after(*at),
-            reason_code: None,
-            invalidity_date: None,
-        });
-    }
-    let params = rcgen::CertificateRevocationListParams {
-        this_update: after(now),
-        next_update: after(until),
-        crl_number: SerialNumber::from(u64::try_from(now.as_second()).unwrap_or_default()),
-        issuing_distribution_point: None,
-        revoked_certs: certificates,
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    Ok(params.signed_by(&issuer)?.pem()?)
-}
-
-/// What a revocation list says: the serials, hex, and until when it counts.
-pub fn read_crl(pem: &str) -> Option<(Vec<String>, Timestamp)> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(&block.contents).ok()?;
-    let serials = list.iter_revoked_certificates().map(|revoked| hex::encode(revoked.raw_serial())).collect();
-    Some((serials, seconds(list.next_update()?.timestamp())))
-}
-
-/// Whether a CA's own key signed a revocation list.
-pub fn signed_crl(ca: &CaPair, pem: &str) -> bool {
-    let verify = || {
-        let (_, list) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(ca.certificate.as_bytes()).ok()?;
-        let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(&list.contents).ok()?;
-        let (_, issuer) = X509Certificate::from_der(&issuer.contents).ok()?;
-        list.verify_signature(issuer.public_key()).ok()
-    };
-    verify().is_some()
-}
-
-/// The serial number of the first certificate of a PEM text, hex.
-pub fn serial(pem: &str) -> Option<String> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, certificate) = X509Certificate::from_der(&block.contents).ok()?;
-    Some(hex::encode(certificate.raw_serial()))
-}
-
-/// The last line of a certificate in PEM.
-const END: &str = "-----END CERTIFICATE-----";
-
-/// The key that signs statements, with its certificate.
-pub struct Signer {
-    key: KeyPair,
-    /// Signing and issuing certificate in PEM.
-    pub chain: String,
-    /// Lower-case hex SHA-256 of the key's SubjectPublicKeyInfo.
-    pub key_id: String,
-}
-
-impl fmt::Debug for Signer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
-impl Signer {
-    /// From a chain and the key of its first certificate.
-    pub fn load(chain: &str, key: &KeyPem) -> Result<Self, Error> {
-        let key = KeyPair::from_pem(&key.0)?;
-        let spki = key.subject_public_key_info();
-        let (_, pem) =
-            x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
-        let (_, leaf) =
-            X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
-        if leaf.public_key().raw != spki {
-            return Err(Error::Unreadable("the signing certificate is not of the key beside it".to_owned()));
-        }
-        Ok(Self { key, chain: chain.to_owned(), key_id: liaison_records::statement::key_id(&spki) })
-    }
-
-    /// Signs bytes: ECDSA P-256 with SHA-256, in DER.
-    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        Ok(self.key.sign(bytes)?)
-    }
-}
-
-/// What is read from a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// Start.
-    pub not_before: Timestamp,
-    /// End.
-    pub not_after: Timestamp,
-}
-
-impl Validity {
-    /// Two thirds of the life.
-    pub fn renewal(&self) -> Timestamp {
-        let (from, until) = (self.not_before.as_second(), self.not_after.as_second());
-        seconds(from + (until - from) / 3 * 2)
-    }
-}
-
-/// What is in each block of a PEM text, in its order. What is no PEM is left out.
-pub fn blocks(pem: &str) -> Vec<Vec<u8>> {
-    Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok).map(|block| block.contents).collect()
-}
-
-/// Lower-case hex SHA-256 of each certificate of a PEM text, in its order. What is no PEM is left out.
-pub fn digests(pem: &str) -> Vec<String> {
-    blocks(pem).iter().map(|der| liaison_records::trust::digest(der)).collect()
-}
-
-/// Lower-case hex SHA-256 of the subject's DER of the first certificate of a PEM text.
-pub fn subject_digest(pem: &str) -> Result<String, Error> {
-    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(&error))?;
-    let (_, certificate) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
-    Ok(liaison_records::trust::digest(certificate.subject().as_raw()))
-}
-
-/// Whether the first certificate of a PEM text was signed by that of the other.
-pub fn is_signed_by(pem: &str, issuer: &str) -> bool {
-    let verify = || {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(issuer.as_bytes()).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
-        let (_, issuer) = X509Certificate::from_der(&issuer.contents).ok()?;
-        certificate.verify_signature(Some(issuer.public_key())).ok()
-    };
-    verify().is_some()
-}
-
-/// Reads the first certificate of a PEM text.
-pub fn read(pem: &str) -> Result<Validity, Error> {
-    let (_, pem) =
-        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
-    let (_, certificate) =
-        X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
-    let validity = certificate.validity();
-    Ok(Validity {
-        not_before: seconds(validity.not_before.timestamp()),
-        not_after: seconds(validity.not_after.timestamp()),
-    })
-}
-
-/// A partner's signing request: its public key, and nothing else of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo.
-    pub public_key_sha256: String,
-    /// The key.
-    pub key: SubjectPublicKeyInfo,
-    /// The names that it asks for, beside its subject. Liaison's own CA ignores them; another may not.
-    pub names: Vec<String>,
-    /// The request itself, in PEM.
-    pub pem: String,
-}
-
-/// A URI as it is, and anything else so that it cannot be taken for one.
-fn name_text(name: &GeneralName<'_>) -> String {
-    match name {
-        GeneralName::URI(uri) => (*uri).to_owned(),
-        other => format!("{other}"),
-    }
-}
-
-/// What another CA issued, read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreign {
-    /// Lower-case hex SHA-256 of the leaf's DER.
-    pub sha256: String,
-    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo.
-    pub public_key_sha256: String,
-    /// Its names, beside its subject.
-    pub names: Vec<String>,
-    /// Whether it may be used as a TLS client's, and is no CA.
-    pub for_clients: bool,
-    /// Its life.
-    pub validity: Validity,
-}
-
-/// Reads the first certificate of a chain of another CA.
-pub fn read_foreign(chain: &str) -> Result<Foreign, Error> {
-    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
-    let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| unreadable(&error))?;
-    let (_, leaf) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
-    let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
-    let usage = leaf.extended_key_usage().map_err(|error| unreadable(&error))?;
-    Ok(Foreign {
-        sha256: hex::encode(Sha256::digest(&pem.contents)),
-        public_key_sha256: hex::encode(Sha256::digest(leaf.public_key().raw)),
-        names: names.iter().flat_map(|names| names.value.general_names.iter().map(name_text)).collect(),
-        for_clients: !leaf.is_ca() && usage.is_none_or(|usage| usage.value.client_auth),
-        validity: read(chain)?,
-    })
-}
-
 /// A new P-256 key.
 pub fn new_key() -> Result<KeyPem, Error> {
     Ok(KeyPem(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?.serialize_pem()))
-}
-
-/// A signing request for a key; it says nothing but the key.
-pub fn request_for(key: &KeyPem) -> Result<String, Error> {
-    let key = KeyPair::from_pem(&key.0)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    Ok(params.serialize_request(&key)?.pem()?)
-}
-
-/// Reads a signing request and checks that its sender has the private key. The error says what must hold.
-pub fn read_request(pem: &str) -> Result<Request, String> {
-    if pem.contains("PRIVATE KEY") {
-        return Err("must not hold a private key; make a new key, this one is no longer secret".to_owned());
-    }
-    let mut blocks = Pem::iter_from_buffer(pem.as_bytes());
-    let Some(Ok(block)) = blocks.next() else {
-        return Err("must be a PKCS#10 request in PEM, as `openssl req -new` prints it".to_owned());
-    };
-    if blocks.next().is_some() {
-        return Err("must hold one request only".to_owned());
-    }
-    if block.label != "CERTIFICATE REQUEST" {
-        return Err(format!("must be a 'CERTIFICATE REQUEST' in PEM, not a '{}'", block.label));
-    }
-    let unreadable = "must be a PKCS#10 request in PEM; what stands between the PEM lines cannot be read as one";
-    let (rest, request) = X509CertificationRequest::from_der(&block.contents).map_err(|_| unreadable.to_owned())?;
-    if !rest.is_empty() {
-        return Err(unreadable.to_owned());
-    }
-    let spki = &request.certification_request_info.subject_pki;
-    let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
-    let allowed = spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
-        && curve.is_some_and(|curve| curve == OID_EC_P256 || curve == OID_NIST_EC_P384);
-    if !allowed {
-        return Err(
-            "must carry an ECDSA key on P-256 or P-384, as of `openssl ecparam -name prime256v1 -genkey`".to_owned()
-        );
-    }
-    request
-        .verify_signature()
-        .map_err(|_| "must be signed with the key that it carries; its signature does not verify".to_owned())?;
-    let key = SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| unreadable.to_owned())?;
-    let asked = request.requested_extensions().into_iter().flatten();
-    let names = asked.flat_map(|extension| match extension {
-        ParsedExtension::SubjectAlternativeName(names) => names.general_names.iter().map(name_text).collect(),
-        _ => Vec::new(),
-    });
-    Ok(Request {
-        public_key_sha256: hex::encode(Sha256::digest(spki.raw)),
-        key,
-        names: names.collect(),
-        pem: pem.to_owned(),
-    })
 }
 
 fn ca_params(name: &str, path: Option<u8>, now: Timestamp, until: Timestamp, serial: [u8; 16]) -> CertificateParams {
@@ -556,6 +297,8 @@ fn seconds(second: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
     use super::*;
 
     fn now() -> Timestamp {
@@ -579,7 +322,7 @@ mod tests {
         }
     }
 
-    fn request(alg: &'static rcgen::SignatureAlgorithm, asks: &str) -> String {
+    pub(super) fn request(alg: &'static rcgen::SignatureAlgorithm, asks: &str) -> String {
         let key = KeyPair::generate_for(alg).unwrap();
         let params = CertificateParams::new(vec![asks.to_owned()]).unwrap();
         params.serialize_request(&key).unwrap().pem().unwrap()
@@ -645,24 +388,5 @@ mod tests {
         assert!(authority.is_due(&issued.chain, now_plus(now(), 20)));
         assert!(super::tests::authority().is_due(&issued.chain, now()));
         assert!(authority.is_due("garbage", now()));
-    }
-
-    #[test]
-    fn says_what_is_wrong_with_a_request() {
-        let good = request(&rcgen::PKCS_ECDSA_P256_SHA256, "a");
-        for (bad, says) in [
-            ("hello".to_owned(), "as `openssl req -new` prints it"),
-            (good.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "not a 'CERTIFICATE'"),
-            (format!("{good}{good}"), "one request only"),
-            (format!("{good}-----BEGIN PRIVATE KEY-----"), "must not hold a private key"),
-            (request(&rcgen::PKCS_ED25519, "a"), "P-256 or P-384"),
-            (
-                "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(),
-                "cannot be read",
-            ),
-        ] {
-            let problem = read_request(&bad).unwrap_err();
-            assert!(problem.contains(says), "{problem} / {says}");
-        }
     }
 }

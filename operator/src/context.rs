@@ -25,7 +25,7 @@ use crate::{
     gateway_keys::Gateways,
     install::Installed,
     metrics::Metrics,
-    partner_connection::status::only_ours,
+    partner_connection::status::{is_new, only_ours},
     settings::Settings,
     slots::{BadPool, Pools},
 };
@@ -134,6 +134,15 @@ impl Context {
             self.written.note(&answer);
         }
         answer
+    }
+
+    /// How many other connections wait for their first visit, as far as the watch has told.
+    pub fn newcomers(&self, visited: &str) -> usize {
+        let waits = |other: &Arc<DeserializeGuard<PartnerConnection>>| {
+            let there = other.0.as_ref().ok().filter(|there| there.metadata.deletion_timestamp.is_none());
+            there.is_some_and(|there| is_new(there) && there.metadata.name.as_deref() != Some(visited))
+        };
+        self.connections.as_ref().map_or(0, |all| all.state().iter().filter(|other| waits(other)).count())
     }
 
     /// Now, in whole seconds, which is what Kubernetes keeps.

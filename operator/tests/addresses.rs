@@ -12,10 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
-    core::DeserializeGuard,
-    runtime::{reflector, watcher},
 };
-use liaison_crds::PartnerConnection;
 use liaison_operator::{
     claims::{Claim, Claims},
     pool,
@@ -25,11 +22,7 @@ use serde_json::{Value, json};
 
 /// A pool with room for two.
 fn tiny(stage: &mut Stage) {
-    context(stage).pools = Pools::parse("100.72.0.0/29", "fd4c:6961:6973::/112").unwrap();
-}
-
-fn context(stage: &mut Stage) -> &mut liaison_operator::context::Context {
-    Arc::get_mut(&mut stage.ctx).unwrap()
+    stage.context().pools = Pools::parse("100.72.0.0/29", "fd4c:6961:6973::/112").unwrap();
 }
 
 async fn address(stage: &Stage, name: &str) -> Option<String> {
@@ -101,7 +94,7 @@ async fn a_freed_address_is_kept_for_its_partner_and_a_full_pool_says_so() {
     assert_eq!(address(&stage, "q").await, Some(of_q), "nobody else noticed");
 
     // An installation that wants none has none.
-    context(&mut stage).settings.slot_quarantine_days = 0;
+    stage.context().settings.slot_quarantine_days = 0;
     stage.delete("r").await;
     stage.settle("r").await;
     assert_eq!(sweep(&stage, 0).await, pool::Count { claimed: 1, quarantined: 0, free: 1 });
@@ -119,13 +112,7 @@ async fn an_address_survives_the_loss_of_claims_and_of_status_and_of_the_object(
     let (of_p, of_q) = (address(&stage, "p").await.unwrap(), address(&stage, "q").await.unwrap());
 
     // Claims are lost, and a new partner is looked at first: what the status of the others says is theirs.
-    let (store, mut writer) = reflector::store::<DeserializeGuard<PartnerConnection>>();
-    writer.apply_watcher_event(&watcher::Event::Init);
-    for object in stage.partners::<PartnerConnection>().list(&ListParams::default()).await.unwrap() {
-        writer.apply_watcher_event(&watcher::Event::InitApply(DeserializeGuard(Ok(object))));
-    }
-    writer.apply_watcher_event(&watcher::Event::InitDone);
-    context(&mut stage).connections = Some(store);
+    stage.told_of_connections().await;
     for name in slots(&stage).await {
         stage.system::<Lease>().delete(&name, &DeleteParams::default()).await.unwrap();
     }
@@ -139,7 +126,7 @@ async fn an_address_survives_the_loss_of_claims_and_of_status_and_of_the_object(
     assert_eq!(slots(&stage).await.len(), 2);
 
     // Everything is lost but the manifests, and they are applied in another order, one with its address.
-    context(&mut stage).connections = None;
+    stage.context().connections = None;
     for name in ["p", "q", "r"] {
         lose(&stage, name).await;
     }

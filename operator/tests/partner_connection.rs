@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use common::{Stage, WHOLE, connection, said};
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    batch::v1::Job,
     coordination::v1::Lease,
     core::v1::{Namespace, Secret},
 };
@@ -36,6 +37,29 @@ async fn a_new_connection_takes_one_visit_of_eight_writes_until_its_job_speaks()
     assert_eq!((said(&live, "Ready").1, said(&live, "CredentialsReady").0), ("Running".into(), "True".into()));
     stage.reconcile("p").await.unwrap();
     assert_eq!(stage.writes.count.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test]
+async fn who_waits_for_credentials_comes_before_the_replicas_of_those_who_have_them() {
+    let mut stage = Stage::new("crowd").await;
+    stage.agree(&["p", "q"]).await;
+    for name in ["p", "q"] {
+        stage.apply(&connection(name)).await;
+    }
+    stage.told_of_connections().await;
+    stage.writes.count.store(0, Ordering::SeqCst);
+    let jobs = async |stage: &Stage| stage.system::<Job>().list(&ListParams::default()).await.unwrap().items.len();
+    // The finalizer, three claims and the status; then the rest, whoever is still waiting.
+    for (writes, filling) in [(5, 0), (8, 1), (8, 1)] {
+        stage.reconcile("p").await.unwrap();
+        let live = stage.get("p").await.unwrap();
+        assert_eq!((said(&live, "CredentialsReady").0, said(&live, "Ready").1), ("True".into(), "Running".into()));
+        assert_eq!((stage.writes.count.load(Ordering::SeqCst), jobs(&stage).await), (writes, filling));
+    }
+    // Nobody waits any more, as far as the operator has been told: the last one's first visit is whole.
+    stage.told_of_connections().await;
+    stage.reconcile("q").await.unwrap();
+    assert_eq!((stage.writes.count.load(Ordering::SeqCst), jobs(&stage).await), (16, 2));
 }
 
 #[tokio::test]

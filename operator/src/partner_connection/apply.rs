@@ -49,6 +49,8 @@ use crate::{
 /// What the seed Job does.
 const FILLING: &str = "filling the replica";
 const WAITING_FOR_REPLICA: &str = "the partner's InfoPol starts when its replica has been filled";
+/// So many first visits a second at least; who waits longer for its replica than was needed waits for no more than the others did.
+const FIRST_VISITS: usize = 32;
 /// A Job that gave up is started again after this many seconds.
 pub const RETRY_SECONDS: i64 = 10;
 
@@ -73,6 +75,7 @@ impl Visit<'_> {
         let ctx = self.ctx;
         checked.refusal = checked.refusal.or_else(|| ctx.settings.gateways.refuses(&connection));
         let floor = Floor::of(&connection);
+        let new = status::is_new(&connection);
         let held = connection.status.as_ref().map(|status| status.certificates.as_slice()).unwrap_or_default();
         self.remember_revoked(&mut world, held, checked.revoked, floor).await?;
         // A key that comes while everything is revoked is looked at when that ends, so that it can be a new one then.
@@ -126,6 +129,12 @@ impl Visit<'_> {
             return Ok((connection, outcome));
         }
 
+        // A replica takes its time anyway: who waits for credentials comes first, when there are many.
+        let others = if new { ctx.newcomers(&self.names.partner) } else { 0 };
+        if others > 0 {
+            outcome.later = Some(1 + others / FIRST_VISITS);
+            return Ok((connection, outcome));
+        }
         outcome.replica = self.fill(&world, &checked, &connection, outcome.replica).await?;
         let ready = outcome.replica.holds;
         if ready {
@@ -262,6 +271,7 @@ impl Visit<'_> {
             custody: checked.custody.clone(),
             bundle: before.and_then(|status| status.bundle.clone()),
             verified: before.and_then(|status| status.replica.clone()),
+            later: None,
         })
     }
 

@@ -132,10 +132,11 @@ async fn visit(told: &DeserializeGuard<PartnerConnection>, ctx: &Context) -> Res
     measure(ctx, &connection);
     // A Job that is under way is watched; of what else is awaited not all is.
     let pending = !ready(&connection) || outcome.access.reason.starts_with("InfoPol");
-    let routine = match waits_for_issuer(&connection, now) {
-        Some(seconds) => seconds,
-        None if pending && outcome.replica.reason != status::JOB_RUNNING => 20,
-        None => 600,
+    let routine = match (outcome.later, waits_for_issuer(&connection, now)) {
+        (Some(seconds), _) => i64::try_from(seconds).unwrap_or(600),
+        (None, Some(seconds)) => seconds,
+        (None, None) if pending && outcome.replica.reason != status::JOB_RUNNING => 20,
+        (None, None) => 600,
     };
     let dates = plan::next_date(&next, &outcome.certificates).into_iter().chain(outcome.overlap_ends);
     let date = dates.min().map_or(routine, |at| (at.as_second() - now.as_second()).max(1));

@@ -20,6 +20,7 @@ fn outcome() -> Outcome {
         custody: vec![],
         bundle: None,
         verified: None,
+        later: None,
     }
 }
 

@@ -32,7 +32,7 @@ use kube::{
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
     core::DeserializeGuard,
-    runtime::{conditions::is_crd_established, wait::await_condition},
+    runtime::{conditions::is_crd_established, reflector, wait::await_condition, watcher},
 };
 use liaison_crds::{PartnerConnection, SharingAgreement, schema};
 use liaison_operator::{context::Context, install, metrics::Metrics, partner_connection, settings::Settings};
@@ -186,6 +186,22 @@ impl Stage {
         let stage = Self { client, settings, writes, ctx: Arc::new(ctx.unwrap()), job_says: None };
         stage.store("liaison-store").await;
         stage
+    }
+
+    /// What the reconciles share, to be changed between two of them.
+    pub fn context(&mut self) -> &mut Context {
+        Arc::get_mut(&mut self.ctx).unwrap()
+    }
+
+    /// Tells the operator of all connections, as they are now.
+    pub async fn told_of_connections(&mut self) {
+        let (store, mut writer) = reflector::store::<DeserializeGuard<PartnerConnection>>();
+        writer.apply_watcher_event(&watcher::Event::Init);
+        for object in self.partners::<PartnerConnection>().list(&ListParams::default()).await.unwrap() {
+            writer.apply_watcher_event(&watcher::Event::InitApply(DeserializeGuard(Ok(object))));
+        }
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        self.context().connections = Some(store);
     }
 
     pub fn store<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {

@@ -44,6 +44,7 @@ fn outcome(keys: &[SeenKey], token: Option<&EnrolmentToken>) -> Outcome {
         custody: vec![],
         bundle: None,
         verified: None,
+        later: None,
     }
 }
 

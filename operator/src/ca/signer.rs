@@ -1,0 +1,44 @@
+//! The key that signs statements.
+
+use std::fmt;
+
+use rcgen::{KeyPair, PublicKeyData, SigningKey};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use super::{Error, KeyPem};
+
+/// The key that signs statements, with its certificate.
+pub struct Signer {
+    key: KeyPair,
+    /// Signing and issuing certificate in PEM.
+    pub chain: String,
+    /// Lower-case hex SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key_id: String,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// From a chain and the key of its first certificate.
+    pub fn load(chain: &str, key: &KeyPem) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(&key.0)?;
+        let spki = key.subject_public_key_info();
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
+        let (_, leaf) =
+            X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
+        if leaf.public_key().raw != spki {
+            return Err(Error::Unreadable("the signing certificate is not of the key beside it".to_owned()));
+        }
+        Ok(Self { key, chain: chain.to_owned(), key_id: liaison_records::statement::key_id(&spki) })
+    }
+
+    /// Signs bytes: ECDSA P-256 with SHA-256, in DER.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(self.key.sign(bytes)?)
+    }
+}
