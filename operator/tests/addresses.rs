@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use common::{Stage, connection, said};
 use jiff::{SignedDuration, Timestamp};
@@ -13,6 +13,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
 };
+use liaison_crds::PartnerConnection;
 use liaison_operator::{
     claims::{Claim, Claims},
     pool,
