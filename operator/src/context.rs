@@ -1,7 +1,7 @@
 //! What every reconcile is given: the client, the settings, the CA, metrics and the one event recorder.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -58,6 +58,8 @@ pub struct Context {
     pub verifying: tokio::sync::Mutex<()>,
     /// Held by who changes the Secrets of preshared keys, which partners have in common.
     pub preshared: tokio::sync::Mutex<()>,
+    /// Connections whose replica was left for later, since others waited for credentials.
+    left: Mutex<BTreeSet<String>>,
     /// What the visits themselves wrote, and need not look at again.
     pub written: Written,
     /// The clock.
@@ -89,6 +91,7 @@ impl Context {
             connections: None,
             verifying: tokio::sync::Mutex::new(()),
             preshared: tokio::sync::Mutex::new(()),
+            left: Mutex::default(),
             written: Written::default(),
             clock: Timestamp::now,
         })
@@ -143,6 +146,17 @@ impl Context {
             there.is_some_and(|there| is_new(there) && there.metadata.name.as_deref() != Some(visited))
         };
         self.connections.as_ref().map_or(0, |all| all.state().iter().filter(|other| waits(other)).count())
+    }
+
+    /// Notes that a connection's replica is left for later.
+    pub fn leave(&self, partner: &str) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(partner.to_owned());
+    }
+
+    /// Whose replicas were left, once nobody waits for a first visit any more; each is told once.
+    pub fn take_left(&self) -> BTreeSet<String> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.is_empty() || self.newcomers("") > 0 { BTreeSet::new() } else { std::mem::take(&mut *left) }
     }
 
     /// Now, in whole seconds, which is what Kubernetes keeps.

@@ -64,6 +64,8 @@ const PACE: Pace = Pace { duration: Duration::from_secs(15), period: Duration::f
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often the installation's own certificates are looked at.
 const INSTALL_PERIOD: Duration = Duration::from_mins(5);
+/// How often it is looked whether anybody waits for credentials, while replicas are left for later.
+const LEFT_PERIOD: Duration = Duration::from_secs(1);
 /// How often slots are counted, and those freed whose quarantine is over.
 const POOL_PERIOD: Duration = Duration::from_mins(5);
 /// The same while a rotation waits for somebody.
@@ -208,6 +210,7 @@ async fn work(client: &Client, settings: &Settings, metrics: &Arc<Metrics>, read
         // A partner asks for a certificate itself.
         labelled::<CertificateSigningRequest>(Api::all(client.clone()), ns, &context),
         of_authority(context.authorities(), connections.clone()),
+        of_left(&context, ns),
     ]);
     let agreement_queue = stream::select_all([
         own(watched(Api::namespaced(client.clone(), ns)), agreements_writer, &context),
@@ -379,6 +382,16 @@ fn of_authority(
     Box::pin(changes.flat_map(move |()| {
         let all: Vec<_> = connections.state().iter().map(|guard| Ok(ObjectRef::from_obj(guard.as_ref()))).collect();
         stream::iter(all)
+    }))
+}
+
+/// Those whose replica was left for later, once nobody waits for credentials any more.
+fn of_left(context: &Arc<Context>, ns: &str) -> Queue<Connection> {
+    let (ns, context) = (ns.to_owned(), context.clone());
+    let looks = stream::repeat(()).then(|()| tokio::time::sleep(LEFT_PERIOD));
+    Box::pin(looks.flat_map(move |()| {
+        let left: Vec<_> = context.take_left().iter().map(|partner| Ok(ObjectRef::new(partner).within(&ns))).collect();
+        stream::iter(left)
     }))
 }
 

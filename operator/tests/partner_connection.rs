@@ -56,8 +56,16 @@ async fn who_waits_for_credentials_comes_before_the_replicas_of_those_who_have_t
         assert_eq!((said(&live, "CredentialsReady").0, said(&live, "Ready").1), ("True".into(), "Running".into()));
         assert_eq!((stage.writes.count.load(Ordering::SeqCst), jobs(&stage).await), (writes, filling));
     }
-    // Nobody waits any more, as far as the operator has been told: the last one's first visit is whole.
+    assert!(stage.ctx.take_left().is_empty(), "somebody waits");
+    // The operator has not been told yet that the other does not wait any more; once it has, whoever was left is looked at again.
+    stage.reconcile("q").await.unwrap();
+    for object in ["p", "q"] {
+        assert!(stage.get(object).await.unwrap().status.is_some_and(|status| status.connection.is_some()));
+    }
+    assert_eq!(jobs(&stage).await, 1);
     stage.told_of_connections().await;
+    assert_eq!(stage.ctx.take_left().into_iter().collect::<Vec<_>>(), ["p", "q"]);
+    assert!(stage.ctx.take_left().is_empty());
     stage.reconcile("q").await.unwrap();
     assert_eq!((stage.writes.count.load(Ordering::SeqCst), jobs(&stage).await), (16, 2));
 }

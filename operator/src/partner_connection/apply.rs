@@ -49,7 +49,8 @@ use crate::{
 /// What the seed Job does.
 const FILLING: &str = "filling the replica";
 const WAITING_FOR_REPLICA: &str = "the partner's InfoPol starts when its replica has been filled";
-/// So many first visits a second at least; who waits longer for its replica than was needed waits for no more than the others did.
+/// First visits a second. A replica that was left is begun when there are none left; or so many seconds later as they may take, should
+/// one of them never end.
 const FIRST_VISITS: usize = 32;
 /// A Job that gave up is started again after this many seconds.
 pub const RETRY_SECONDS: i64 = 10;
@@ -132,6 +133,7 @@ impl Visit<'_> {
         // A replica takes its time anyway: who waits for credentials comes first, when there are many.
         let others = if new { ctx.newcomers(&self.names.partner) } else { 0 };
         if others > 0 {
+            ctx.leave(&self.names.partner);
             outcome.later = Some(1 + others / FIRST_VISITS);
             return Ok((connection, outcome));
         }

@@ -88,7 +88,8 @@ pub struct Outcome {
     pub bundle: Option<SecretBundle>,
     /// `replica`.
     pub verified: Option<VerifiedReplica>,
-    /// In how many seconds the replica is begun, if that is left to a visit of its own since others wait for credentials; not in status.
+    /// In how many seconds the replica is begun at the latest, if that is left to a visit of its own since others wait for credentials;
+    /// not in status.
     pub later: Option<usize>,
 }
 
