@@ -68,8 +68,6 @@ pub(crate) struct Run<'a> {
     pub(crate) source: Cluster,
     pub(crate) liaison: Option<Liaison>,
     pub(crate) native: Option<Native>,
-    /// CPU-seconds of the load of measure A on the source alone, over all repeats so far.
-    pub(crate) alone: Vec<f64>,
     pub(crate) latencies: Alone,
     loads: u64,
     results: Vec<Measure>,
@@ -130,12 +128,11 @@ pub async fn bench(args: &FanoutArgs) -> Result<()> {
     run("chmod", &["755", &root.path().to_string_lossy()])?;
     let template =
         say(&format!("{} files with children and photographs", args.files), template(root.path(), args.files)).await?;
-    let mut alone = Vec::new();
     let groups = args.groups();
     for (done, group) in (1..).zip(&groups) {
-        let mut run = Run::start(args, &template, root.path(), std::mem::take(&mut alone)).await?;
+        let mut run = Run::start(args, &template, root.path()).await?;
         run.group(group).await?;
-        alone = run.end()?;
+        run.end()?;
         render::facts(&machine(args)?)?;
         render::page()?;
         println!("{:.1} min so far, {done} of {} groups", begun.elapsed().as_secs_f64() / 60.0, groups.len());
@@ -192,7 +189,7 @@ async fn template(root: &Path, files: u32) -> Result<Cluster> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(args: &'a FanoutArgs, template: &Cluster, root: &Path, alone: Vec<f64>) -> Result<Self> {
+    async fn start(args: &'a FanoutArgs, template: &Cluster, root: &Path) -> Result<Self> {
         let mut source = Cluster::copy_of(template, root, "source")?;
         source.start().await?;
         let client = source.client("oms").await?;
@@ -207,11 +204,11 @@ impl<'a> Run<'a> {
             None
         };
         let results = figures::load("fanout")?;
-        Ok(Self { args, files, source, liaison, native, alone, latencies: Alone::default(), loads: 0, results })
+        Ok(Self { args, files, source, liaison, native, latencies: Alone::default(), loads: 0, results })
     }
 
-    fn end(self) -> Result<Vec<f64>> {
-        let Self { source, liaison, native, alone, .. } = self;
+    fn end(self) -> Result<()> {
+        let Self { source, liaison, native, .. } = self;
         source.remove()?;
         if let Some(Liaison { hub, store }) = liaison {
             hub.remove()?;
@@ -221,7 +218,7 @@ impl<'a> Run<'a> {
             publisher.remove()?;
             subscriber.remove()?;
         }
-        Ok(alone)
+        Ok(())
     }
 
     /// A load that was not there before.

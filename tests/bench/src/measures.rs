@@ -11,7 +11,7 @@ use crate::{
     cluster::Cluster,
     error::{Error, Result},
     fanout::{MOST_NATIVE, Run},
-    figures::{self, Figure, Measure},
+    figures::{Figure, Measure},
     liaison::{Liaison, Sync},
     live::{Follower, Search, hold, live, rate},
     load::{Load, flood},
@@ -43,8 +43,8 @@ impl Run<'_> {
                 describe(&load);
             }
             println!("A, repeat {repeat} of {repeats}");
+            // Taken from both in the same repeat: a machine is not as fast in each minute.
             let alone = load_on(&self.source, &load).await?;
-            self.alone.push(alone.0);
             if let Some(liaison) = &self.liaison {
                 let (cpu, wall) = load_on(&liaison.hub, &load).await?;
                 eprintln!(
@@ -65,7 +65,7 @@ impl Run<'_> {
                         "  liaison {}: {usage:.2?} in {wall:.1} s, log {read:.2}, trim {trim:.2}",
                         sets[i].name()
                     );
-                    let usage = Usage { source: usage.source + cpu + read + trim, ..usage };
+                    let usage = Usage { source: usage.source + (cpu - alone.0) + read + trim, ..usage };
                     ours[i].push((usage, wall));
                 }
             }
@@ -78,25 +78,23 @@ impl Run<'_> {
                     native.wait(*set, &none).await?;
                     let usage = native.usage()? - before;
                     eprintln!("  native {}: {usage:.2?} in {:.1} s", set.name(), begun.elapsed().as_secs_f64());
-                    theirs[i].push((Usage { source: usage.source + cpu, ..usage }, begun.elapsed().as_secs_f64()));
+                    let usage = Usage { source: usage.source + (cpu - alone.0), ..usage };
+                    theirs[i].push((usage, begun.elapsed().as_secs_f64()));
                     native.enable(*set, false, &none).await?;
                 }
             }
         }
-        // One figure for the load alone: the middle of all that were taken.
-        let mut alone = self.alone.clone();
-        let alone = figures::quantile(&mut alone, 0.5);
         for (i, set) in sets.iter().enumerate() {
-            let parts = |of: fn(&Usage) -> f64, less: f64| {
-                let take = |side: &[(Usage, f64)]| side.iter().map(|(u, _)| of(u) - less).collect::<Vec<_>>();
+            let parts = |of: fn(&Usage) -> f64| {
+                let take = |side: &[(Usage, f64)]| side.iter().map(|(u, _)| of(u)).collect::<Vec<_>>();
                 (take(&ours[i]), take(&theirs[i]))
             };
             let wall = |side: &[(Usage, f64)]| side.iter().map(|(_, wall)| *wall).collect::<Vec<_>>();
             for (name, (ours, theirs)) in [
-                ("A catch-up CPU", parts(Usage::total, alone)),
-                ("A catch-up CPU, source", parts(|u| u.source, alone)),
-                ("A catch-up CPU, replicas", parts(|u| u.replicas, 0.0)),
-                ("A catch-up CPU, between", parts(|u| u.between, 0.0)),
+                ("A catch-up CPU", parts(Usage::total)),
+                ("A catch-up CPU, source", parts(|u| u.source)),
+                ("A catch-up CPU, replicas", parts(|u| u.replicas)),
+                ("A catch-up CPU, between", parts(|u| u.between)),
             ] {
                 self.record(*set, name, "CPU-s", &ours, &theirs)?;
             }
