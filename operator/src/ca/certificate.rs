@@ -1,10 +1,14 @@
 //! What is read of a certificate: of ours, and of what another CA issued.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, pem::Pem, prelude::FromDer};
+use x509_parser::{
+    certificate::X509Certificate,
+    error::X509Error,
+    extensions::GeneralName,
+    pem::{Pem, parse_x509_pem},
+    prelude::FromDer,
+};
 
 use super::{Error, seconds};
 
@@ -35,44 +39,43 @@ pub fn digests(pem: &str) -> Vec<String> {
     blocks(pem).iter().map(|der| liaison_records::trust::digest(der)).collect()
 }
 
+/// What is to be known of the first certificate of a PEM text.
+pub(super) fn first<T>(pem: &str, of: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<T, Error> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
+    let (_, certificate) =
+        X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
+    Ok(of(&certificate))
+}
+
 /// Lower-case hex SHA-256 of the subject's DER of the first certificate of a PEM text.
 pub fn subject_digest(pem: &str) -> Result<String, Error> {
-    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| unreadable(&error))?;
-    let (_, certificate) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
-    Ok(liaison_records::trust::digest(certificate.subject().as_raw()))
+    first(pem, |certificate| liaison_records::trust::digest(certificate.subject().as_raw()))
 }
 
 /// Whether the first certificate of a PEM text was signed by that of the other.
 pub fn is_signed_by(pem: &str, issuer: &str) -> bool {
-    let verify = || {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(issuer.as_bytes()).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
-        let (_, issuer) = X509Certificate::from_der(&issuer.contents).ok()?;
-        certificate.verify_signature(Some(issuer.public_key())).ok()
-    };
-    verify().is_some()
+    let verified = first(issuer, |issuer| {
+        first(pem, |certificate| certificate.verify_signature(Some(issuer.public_key())).is_ok())
+    });
+    matches!(verified, Ok(Ok(true)))
 }
 
 /// Reads the first certificate of a PEM text.
 pub fn read(pem: &str) -> Result<Validity, Error> {
-    let (_, pem) =
-        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
-    let (_, certificate) =
-        X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
+    first(pem, validity)
+}
+
+fn validity(certificate: &X509Certificate<'_>) -> Validity {
     let validity = certificate.validity();
-    Ok(Validity {
+    Validity {
         not_before: seconds(validity.not_before.timestamp()),
         not_after: seconds(validity.not_after.timestamp()),
-    })
+    }
 }
 
 /// The serial number of the first certificate of a PEM text, hex.
 pub fn serial(pem: &str) -> Option<String> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, certificate) = X509Certificate::from_der(&block.contents).ok()?;
-    Some(hex::encode(certificate.raw_serial()))
+    first(pem, |certificate| hex::encode(certificate.raw_serial())).ok()
 }
 
 /// What another CA issued, read.
@@ -92,17 +95,19 @@ pub struct Foreign {
 
 /// Reads the first certificate of a chain of another CA.
 pub fn read_foreign(chain: &str) -> Result<Foreign, Error> {
-    let unreadable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
-    let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| unreadable(&error))?;
-    let (_, leaf) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
-    let names = leaf.subject_alternative_name().map_err(|error| unreadable(&error))?;
-    let usage = leaf.extended_key_usage().map_err(|error| unreadable(&error))?;
+    let sha256 = digests(chain).into_iter().next().unwrap_or_default();
+    first(chain, |leaf| foreign(sha256, leaf))?.map_err(|error| Error::Unreadable(error.to_string()))
+}
+
+fn foreign(sha256: String, leaf: &X509Certificate<'_>) -> Result<Foreign, X509Error> {
+    let names = leaf.subject_alternative_name()?;
+    let usage = leaf.extended_key_usage()?;
     Ok(Foreign {
-        sha256: hex::encode(Sha256::digest(&pem.contents)),
+        sha256,
         public_key_sha256: hex::encode(Sha256::digest(leaf.public_key().raw)),
         names: names.iter().flat_map(|names| names.value.general_names.iter().map(name_text)).collect(),
         for_clients: !leaf.is_ca() && usage.is_none_or(|usage| usage.value.client_auth),
-        validity: read(chain)?,
+        validity: validity(leaf),
     })
 }
 

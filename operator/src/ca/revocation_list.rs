@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{Issuer, KeyPair, SerialNumber};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use x509_parser::{pem::parse_x509_pem, prelude::FromDer, revocation_list::CertificateRevocationList};
 
-use super::{CaPair, Error, seconds};
+use super::{CaPair, Error, certificate::first, seconds};
 
 /// A certificate on a revocation list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,20 +46,15 @@ pub fn sign_crl(ca: &CaPair, revoked: &[Revoked], now: Timestamp, until: Timesta
 
 /// What a revocation list says: the serials, hex, and until when it counts.
 pub fn read_crl(pem: &str) -> Option<(Vec<String>, Timestamp)> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(&block.contents).ok()?;
+    let (_, block) = parse_x509_pem(pem.as_bytes()).ok()?;
+    let (_, list) = CertificateRevocationList::from_der(&block.contents).ok()?;
     let serials = list.iter_revoked_certificates().map(|revoked| hex::encode(revoked.raw_serial())).collect();
     Some((serials, seconds(list.next_update()?.timestamp())))
 }
 
 /// Whether a CA's own key signed a revocation list.
 pub fn signed_crl(ca: &CaPair, pem: &str) -> bool {
-    let verify = || {
-        let (_, list) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-        let (_, issuer) = x509_parser::pem::parse_x509_pem(ca.certificate.as_bytes()).ok()?;
-        let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(&list.contents).ok()?;
-        let (_, issuer) = X509Certificate::from_der(&issuer.contents).ok()?;
-        list.verify_signature(issuer.public_key()).ok()
-    };
-    verify().is_some()
+    let Ok((_, block)) = parse_x509_pem(pem.as_bytes()) else { return false };
+    let Ok((_, list)) = CertificateRevocationList::from_der(&block.contents) else { return false };
+    matches!(first(&ca.certificate, |issuer| list.verify_signature(issuer.public_key()).is_ok()), Ok(true))
 }

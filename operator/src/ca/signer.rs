@@ -3,9 +3,8 @@
 use std::fmt;
 
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{Error, KeyPem};
+use super::{Error, KeyPem, certificate};
 
 /// The key that signs statements, with its certificate.
 pub struct Signer {
@@ -27,11 +26,7 @@ impl Signer {
     pub fn load(chain: &str, key: &KeyPem) -> Result<Self, Error> {
         let key = KeyPair::from_pem(&key.0)?;
         let spki = key.subject_public_key_info();
-        let (_, pem) =
-            x509_parser::pem::parse_x509_pem(chain.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))?;
-        let (_, leaf) =
-            X509Certificate::from_der(&pem.contents).map_err(|error| Error::Unreadable(error.to_string()))?;
-        if leaf.public_key().raw != spki {
+        if !certificate::first(chain, |leaf| leaf.public_key().raw == spki)? {
             return Err(Error::Unreadable("the signing certificate is not of the key beside it".to_owned()));
         }
         Ok(Self { key, chain: chain.to_owned(), key_id: liaison_records::statement::key_id(&spki) })
