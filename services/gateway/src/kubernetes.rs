@@ -59,20 +59,59 @@ enum Event<K> {
 /// Passes a word on; false when nobody listens.
 type Tell<K> = Box<dyn FnMut(Event<K>) -> BoxFuture<'static, bool> + Send>;
 
-/// Lists and watches for ever, with backoff. Ends when `tell` says that nobody listens.
+/// Why a watch ended.
+#[derive(Debug)]
+enum Broken {
+    /// Nobody answered.
+    Silent(String),
+    /// The API server answered, with an error.
+    Refused(String),
+}
+
+impl Broken {
+    fn of(what: &str, error: &kube::Error) -> Self {
+        let said = format!("{what}: {error}");
+        if matches!(error, kube::Error::Api(_)) { Self::Refused(said) } else { Self::Silent(said) }
+    }
+
+    fn silent(what: &str) -> Self {
+        Self::Silent(what.to_owned())
+    }
+}
+
+/// How often in a row a watch has broken, in the one way and in the other.
+#[derive(Default)]
+struct Breaks {
+    refusals: u32,
+    silences: u32,
+}
+
+/// Lists and watches for ever. Ends when `tell` says that nobody listens.
+///
+/// Whoever does not answer is asked again within half a second: a revocation made while the API server was away is to apply within
+/// two seconds of its return, however long it was away. One that answers with errors is left more and more time.
 async fn follow<K>(api: Api<K>, what: String, field_selector: Option<String>, mut tell: Tell<K>)
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut failures = 0;
+    let mut breaks = Breaks::default();
     loop {
-        match round(&api, field_selector.as_ref(), &mut tell, &mut failures).await {
+        match round(&api, field_selector.as_ref(), &mut tell, &mut breaks).await {
             Ok(()) => return,
-            Err(reason) => tracing::warn!(what, reason, "watch broken; listing again"),
+            Err(Broken::Silent(reason)) => {
+                // Said once, and once a minute or so.
+                if breaks.silences.is_multiple_of(120) {
+                    tracing::warn!(what, reason, "the API server does not answer; asking again");
+                }
+                breaks = Breaks { silences: breaks.silences.wrapping_add(1), refusals: 0 };
+            }
+            Err(Broken::Refused(reason)) => {
+                tracing::warn!(what, reason, "watch broken; listing again");
+                breaks = Breaks { silences: 0, refusals: (breaks.refusals + 1).min(7) };
+            }
         }
-        // 0.2, 0.4 ... 12.8 s, with jitter, so that gateways do not come back in step.
-        failures = (failures + 1).min(7);
-        let base = 100_u64 << failures;
+        // With jitter, so that gateways do not come back in step: up to 0.5 s, or after errors up to 0.2, 0.4 ... 12.8 s.
+        let base = if breaks.refusals == 0 { 500 } else { 100_u64 << breaks.refusals };
         sleep(Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))).await;
     }
 }
@@ -82,8 +121,8 @@ async fn round<K>(
     api: &Api<K>,
     field_selector: Option<&String>,
     tell: &mut Tell<K>,
-    failures: &mut u32,
-) -> Result<(), String>
+    breaks: &mut Breaks,
+) -> Result<(), Broken>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -91,14 +130,15 @@ where
     params.field_selector = field_selector.cloned();
     let mut items = Vec::new();
     let mut version = loop {
-        let page =
-            timeout(LIST, api.list(&params)).await.map_err(|_| "list: time-out")?.map_err(|e| format!("list: {e}"))?;
+        let page = timeout(LIST, api.list(&params)).await.map_err(|_| Broken::silent("list: time-out"))?;
+        let page = page.map_err(|error| Broken::of("list", &error))?;
         items.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => break page.metadata.resource_version.unwrap_or_default(),
         }
     };
+    breaks.silences = 0;
     if !tell(Event::Listed(items)).await {
         return Ok(());
     }
@@ -111,14 +151,14 @@ where
     loop {
         let stream = timeout(LIST, api.watch(&watch, &version))
             .await
-            .map_err(|_| "watch: time-out")?
-            .map_err(|e| format!("watch: {e}"))?;
+            .map_err(|_| Broken::silent("watch: time-out"))?
+            .map_err(|error| Broken::of("watch", &error))?;
         let mut stream = pin!(stream);
         loop {
-            let event = timeout(SILENCE, stream.next()).await.map_err(|_| "watch: silence")?;
+            let event = timeout(SILENCE, stream.next()).await.map_err(|_| Broken::silent("watch: silence"))?;
             let Some(event) = event else { break };
-            let event = event.map_err(|e| format!("watch: {e}"))?;
-            *failures = 0;
+            let event = event.map_err(|error| Broken::of("watch", &error))?;
+            breaks.refusals = 0;
             let (word, at) = match event {
                 WatchEvent::Added(k) | WatchEvent::Modified(k) => {
                     let at = k.meta().resource_version.clone();
@@ -129,7 +169,9 @@ where
                     (Event::Deleted(k), at)
                 }
                 WatchEvent::Bookmark(b) => (Event::Heard, Some(b.metadata.resource_version)),
-                WatchEvent::Error(status) => return Err(format!("watch: {} {}", status.code, status.reason)),
+                WatchEvent::Error(status) => {
+                    return Err(Broken::Refused(format!("watch: {} {}", status.code, status.reason)));
+                }
             };
             version = at.unwrap_or(version);
             if !tell(word).await {
