@@ -84,7 +84,7 @@ test-fast: services ## the tests that need no node
 
 .PHONY: soak
 soak: services ## the property test of sync for STEPS steps (a million) from SEED, LANES worlds at a time; stopped, it goes on; docs/soak.md is its account
-	eval "$$(tests/cluster/services env)" && LIAISON_STEPS=$(or $(STEPS),1000000) LIAISON_SEED=$(or $(SEED),100000) LIAISON_LANES=$(or $(LANES),2) \
+	eval "$$(tests/cluster/services env)" && LIAISON_STEPS=$(or $(STEPS),1000000) LIAISON_SEED=$(or $(SEED),100000) LIAISON_LANES=$(or $(LANES),8) \
 		LIAISON_CODE="$$(git rev-parse HEAD:services/sync HEAD:services/records HEAD:services/oms | cut -c1-12 | paste -sd' ')" \
 		LIAISON_SOAK=$(CURDIR)/target/soak cargo test --locked --workspace --test soak -- --nocapture
 	cp target/soak/soak.md docs/soak.md

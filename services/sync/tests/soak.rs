@@ -172,7 +172,7 @@ async fn worlds_go_on_where_they_were_stopped() {
             code: std::env::var("LIAISON_CODE").expect("LIAISON_CODE names what is tried"),
             first: number("LIAISON_SEED", 100_000),
             steps: number("LIAISON_STEPS", 1_000_000),
-            each: 10_000,
+            each: 1_000,
             lanes: number("LIAISON_LANES", 2),
         };
         let account = soak(&asked).await;
