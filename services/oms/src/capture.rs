@@ -63,7 +63,7 @@ async fn from_the_log(hub: &mut PgConnection) -> Result<(), Error> {
     .await?;
     // First the slot: what is committed from here on can be read, whoever else still writes it down.
     hub.execute(
-        "SELECT pg_create_logical_replication_slot(liaison.wal_slot(), 'pgoutput')
+        "SELECT liaison.wal_create()
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = liaison.wal_slot())",
     )
     .await?;

@@ -143,6 +143,33 @@ async fn a_slot_that_is_lost_is_noticed_before_anything_is_called_exact() {
     world.drop().await;
 }
 
+/// A new slot waits for the transactions that are open, and reads what they do meanwhile: DDL as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_is_renewed_while_tables_are_made() {
+    let world = World::new("walddl").await;
+    world.capture_from_the_log(true).await;
+    let [renewing, first, second] = [(); 3].map(|()| world.hub_target.connect());
+    let (renewing, first, second) = tokio::try_join!(renewing, first, second).unwrap();
+    let pid: i32 = renewing.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let waits_for = async |client: &tokio_postgres::Client| {
+        let xid: String = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
+        let sql = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted AND transactionid::text = $2";
+        while world.hub.query_one(sql, &[&pid, &xid]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    first.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    let renewed = tokio::spawn(async move { renewing.batch_execute("SELECT liaison.wal_renew()").await });
+    waits_for(&first).await;
+    second.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    first.batch_execute("COMMIT").await.unwrap();
+    waits_for(&second).await;
+    second.batch_execute("CREATE TABLE oms.made_meanwhile (id bigint); COMMIT").await.unwrap();
+    renewed.await.unwrap().unwrap();
+    drop((first, second));
+    world.drop().await;
+}
+
 /// A slot moves with what is read from it, also when the transaction that reads is not committed: what it had read is in no log then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_and_not_committed_is_compared() {

@@ -126,18 +126,23 @@ impl World {
             (database(hub_server, &format!("{name}_hub")), database(store_server, &format!("{name}_store")));
         let hub = connect(&hub_url).await;
         hub.batch_execute("CREATE SCHEMA liaison").await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0100_liaison_change.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0101_liaison_ledger.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0110_liaison_statement.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0111_liaison_retention.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0120_liaison_verification.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0130_liaison_capture.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0160_liaison_wal_capture.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0170_ledger_loss.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0171_mark.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0184_handover.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0185_wal_drain.sql")).await.unwrap();
-        hub.batch_execute(include_str!("../../../oms/migrations/0186_wal_once.sql")).await.unwrap();
+        for migration in [
+            include_str!("../../../oms/migrations/0100_liaison_change.sql"),
+            include_str!("../../../oms/migrations/0101_liaison_ledger.sql"),
+            include_str!("../../../oms/migrations/0110_liaison_statement.sql"),
+            include_str!("../../../oms/migrations/0111_liaison_retention.sql"),
+            include_str!("../../../oms/migrations/0120_liaison_verification.sql"),
+            include_str!("../../../oms/migrations/0130_liaison_capture.sql"),
+            include_str!("../../../oms/migrations/0160_liaison_wal_capture.sql"),
+            include_str!("../../../oms/migrations/0170_ledger_loss.sql"),
+            include_str!("../../../oms/migrations/0171_mark.sql"),
+            include_str!("../../../oms/migrations/0184_handover.sql"),
+            include_str!("../../../oms/migrations/0185_wal_drain.sql"),
+            include_str!("../../../oms/migrations/0186_wal_once.sql"),
+            include_str!("../../../oms/migrations/0187_wal_create.sql"),
+        ] {
+            hub.batch_execute(migration).await.unwrap();
+        }
         hub.batch_execute(OMS).await.unwrap();
         hub.batch_execute(include_str!("../../../oms/migrations/0140_sealed.sql")).await.unwrap();
         hub.batch_execute(VIEW).await.unwrap();
