@@ -55,6 +55,12 @@ pub enum Error {
              there is a new one, and every replica is compared"
     )]
     CaptureLost,
+    /// It was gone, and its successor waits for transactions that are open on the hub's server.
+    #[error(
+        "the log of the hub's changes was lost, and its new slot waits for the transactions that are open in any database of the hub's \
+             server: end the oldest (pg_stat_activity.xact_start) if it does not end by itself; trying again"
+    )]
+    CaptureWaits,
     /// Another holder has the lease; nothing of this batch was written.
     #[error("the lease of {partner} is held by another worker since; its epoch is no longer {epoch}")]
     Fenced {
@@ -139,6 +145,7 @@ impl Error {
             Self::Full { side: Side::Store } => "StoreFull",
             Self::HubBusy => "HubBusy",
             Self::CaptureLost => "CaptureLost",
+            Self::CaptureWaits => "CaptureWaits",
             Self::Fenced { .. } | Self::LeaseHeld(_) => "LeaseHeld",
             Self::LedgerPutBack(_) => "LedgerPutBack",
             Self::LedgerLost(_) => "LedgerLost",

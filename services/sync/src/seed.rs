@@ -159,7 +159,7 @@ pub async fn fill(context: Context, terms: &Terms, verifier: &str) -> Result<See
         match worker.converge(Timestamp::now()).await {
             Ok(()) => break,
             // The steady state fills it as well: let it.
-            Err((_, "LeaseHeld" | "HubBusy" | "CaptureLost", _)) if started.elapsed() < DEADLINE => {
+            Err((_, "LeaseHeld" | "HubBusy" | "CaptureLost" | "CaptureWaits", _)) if started.elapsed() < DEADLINE => {
                 let cursor = share.cursor(&client).await?;
                 if cursor.filled == ALL && cursor.seeded {
                     break;

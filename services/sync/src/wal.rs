@@ -50,7 +50,11 @@ async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
         match state {
             "lost" => {
                 tracing::warn!("the slot that the hub's changes are read from is gone: a new one, and all is compared");
-                hub.batch_execute("SELECT liaison.wal_renew()").await.hub()?;
+                // The one lock that it waits for is another's transaction: with ours it excludes nobody.
+                hub.batch_execute("SELECT liaison.wal_renew()").await.hub().map_err(|error| match error {
+                    Error::HubBusy => Error::CaptureWaits,
+                    other => other,
+                })?;
                 hub.batch_execute("SELECT liaison.wal_everything()").await.hub()?;
                 return Err(Error::CaptureLost);
             }

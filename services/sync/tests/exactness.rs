@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use liaison_sync::fault::FAULTS;
 use machine::{Coverage, MUST_MEET, run};
-use support::number;
+use support::{number, url};
 
 const SEED: u64 = 777;
 
@@ -32,12 +32,13 @@ async fn a_replica_is_its_scope_whatever_happens() {
     // A little longer, if something was not met yet: what is rare may not come by in a short run.
     let met_all = |coverage: &Coverage| MUST_MEET.iter().all(|what| coverage.contains_key(what));
     while done < steps || (!met_all(&coverage) && done < 3 * steps && steps >= 1_000) {
-        let world = run::run("syncprop", seed, if done < steps { 600.min(steps - done) } else { 600 }, None).await;
+        let world =
+            run::run(&url(), "syncprop", seed, if done < steps { 600.min(steps - done) } else { 600 }, None).await;
         done += world.steps;
         run::add(&mut coverage, &world.coverage);
         println!("seed {seed}: {done} of {steps} steps, {:.0} s", started.elapsed().as_secs_f64());
         if let Some((violation, actions)) = world.failed {
-            panic!("{}", run::tell("syncshrink", seed, &violation, actions).await);
+            panic!("{}", run::tell(&url(), seed, &violation, actions).await);
         }
         seed += 1;
     }
@@ -54,7 +55,7 @@ async fn each_seeded_fault_is_found() {
     for fault in FAULTS {
         let (mut steps, mut found) = (0, None);
         for seed in SEED..SEED + 4 {
-            let world = run::run("syncfault", seed, 1_500, Some(fault)).await;
+            let world = run::run(&url(), "syncfault", seed, 1_500, Some(fault)).await;
             steps += world.steps;
             found = world.failed;
             if found.is_some() {

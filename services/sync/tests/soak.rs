@@ -16,7 +16,7 @@ use std::{
 
 use machine::{MUST_MEET, run};
 use serde::{Deserialize, Serialize};
-use support::number;
+use support::{cluster::Cluster, number, url};
 use tokio::task::JoinSet;
 
 /// One world, done.
@@ -131,29 +131,33 @@ async fn soak(soak: &Soak) -> Account {
         move |seed| !done.contains(seed)
     });
     let mut under_way = JoinSet::new();
-    let (mut lanes, mut begun): (Vec<u64>, u64) = ((0..soak.lanes).collect(), before);
+    // A slot that is made waits for all transactions of its server: worlds on one server would wait for each other.
+    let (mut servers, mut begun) = (Vec::new(), before);
+    for _ in 0..soak.lanes {
+        servers.push(Cluster::start("soak").await);
+    }
     loop {
         while begun < soak.steps
             && account.failure.is_none()
-            && let Some(lane) = lanes.pop()
+            && let Some(server) = servers.pop()
         {
             let (seed, steps) = (seeds.next().expect("seeds"), soak.each.min(soak.steps - begun));
             begun += steps;
             under_way.spawn(async move {
                 let at = Instant::now();
-                let run = run::run(&format!("syncsoak{lane}"), seed, steps, None).await;
-                (lane, seed, at.elapsed().as_millis(), run)
+                let run = run::run(&server.url(), "syncsoak", seed, steps, None).await;
+                (server, seed, at.elapsed().as_millis(), run)
             });
         }
         let Some(ended) = under_way.join_next().await else { break };
-        let (lane, seed, took, run) = ended.expect("a world");
-        lanes.push(lane);
+        let (server, seed, took, run) = ended.expect("a world");
+        servers.push(server);
         let coverage = run.coverage.iter().map(|(what, times)| ((*what).to_owned(), *times)).collect();
         let (steps, cycles, compared) = (run.steps, run.cycles, run.compared);
         let milliseconds = u64::try_from(took).expect("a world's time");
         account.worlds.push(World { seed, steps, cycles, compared, milliseconds, coverage });
         if let Some((violation, actions)) = run.failed {
-            account.failure = Some(run::tell("syncshrink", seed, &violation, actions).await);
+            account.failure = Some(run::tell(&url(), seed, &violation, actions).await);
         }
         account.keep(soak);
         let done = account.done();

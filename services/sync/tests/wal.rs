@@ -139,7 +139,18 @@ async fn a_slot_that_is_lost_is_noticed_before_anything_is_called_exact() {
         worker.converge(now()).await.unwrap();
         world.check_i1(&terms).await;
     }
-    drop(worker);
+    // A new one waits for what is open, which is said.
+    let open = world.hub_target.connect().await.unwrap();
+    open.batch_execute("BEGIN; UPDATE oms.sentence SET length_days = length_days + 1").await.unwrap();
+    world.execute("SELECT pg_drop_replication_slot(liaison.wal_slot())").await;
+    let (_, reason, message) = worker.converge(now()).await.unwrap_err();
+    assert_eq!(reason, "CaptureWaits", "{message}");
+    open.batch_execute("COMMIT").await.unwrap();
+    while let Err((_, reason, message)) = worker.converge(now()).await {
+        assert!(["CaptureWaits", "CaptureLost"].contains(&reason), "{reason}: {message}");
+    }
+    world.check_i1(&terms).await;
+    drop((worker, open));
     world.drop().await;
 }
 

@@ -112,9 +112,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A world of its own, drawn from `rng`.
-    pub async fn new(name: &str, rng: &mut StdRng, fault: Option<Fault>) -> Self {
-        let mut world = World::new(name).await;
+    /// A world of its own on a server, given by the URL of any of its databases, drawn from `rng`.
+    pub async fn new(server: &str, name: &str, rng: &mut StdRng, fault: Option<Fault>) -> Self {
+        let mut world = World::at(name, server, server, "").await;
         let mut partners = Vec::new();
         for index in 0..rng.random_range(2..=4) {
             let partner = world.partner(&format!("{index}"));

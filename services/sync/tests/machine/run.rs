@@ -14,10 +14,10 @@ pub struct Run {
     pub failed: Option<(Violation, Vec<Action>)>,
 }
 
-/// A run of so many steps over one world drawn from `seed`.
-pub async fn run(name: &str, seed: u64, steps: u64, fault: Option<Fault>) -> Run {
+/// A run of so many steps over one world drawn from `seed`, on a server.
+pub async fn run(server: &str, name: &str, seed: u64, steps: u64, fault: Option<Fault>) -> Run {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut machine = Machine::new(name, &mut rng, fault).await;
+    let mut machine = Machine::new(server, name, &mut rng, fault).await;
     let mut actions = Vec::new();
     let mut failed = None;
     while failed.is_none() && (actions.len() as u64) < steps {
@@ -32,9 +32,9 @@ pub async fn run(name: &str, seed: u64, steps: u64, fault: Option<Fault>) -> Run
 }
 
 /// Whether these actions, on the world of `seed`, violate anything.
-async fn replay(name: &str, seed: u64, actions: &[Action], fault: Option<Fault>) -> Option<Violation> {
+async fn replay(server: &str, seed: u64, actions: &[Action]) -> Option<Violation> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut machine = Machine::new(name, &mut rng, fault).await;
+    let mut machine = Machine::new(server, "syncshrink", &mut rng, None).await;
     let mut failed = None;
     for action in actions {
         if let Err(violation) = machine.step(action).await {
@@ -47,19 +47,13 @@ async fn replay(name: &str, seed: u64, actions: &[Action], fault: Option<Fault>)
 }
 
 /// Leaves out what is not needed for the failure, in at most `attempts` replays.
-async fn shrink(
-    name: &str,
-    seed: u64,
-    mut actions: Vec<Action>,
-    fault: Option<Fault>,
-    mut attempts: usize,
-) -> Vec<Action> {
+async fn shrink(server: &str, seed: u64, mut actions: Vec<Action>, mut attempts: usize) -> Vec<Action> {
     // What was long ago matters least: the tail alone is tried first.
     for tail in [30, 120, 500] {
         if actions.len() > tail && attempts > 0 {
             attempts -= 1;
             let part = actions[actions.len() - tail..].to_vec();
-            if replay(name, seed, &part, fault).await.is_some() {
+            if replay(server, seed, &part).await.is_some() {
                 actions = part;
                 break;
             }
@@ -72,7 +66,7 @@ async fn shrink(
             attempts -= 1;
             let mut part = actions.clone();
             part.drain(from..(from + size).min(actions.len()));
-            if replay(name, seed, &part, fault).await.is_some() { actions = part } else { from += size }
+            if replay(server, seed, &part).await.is_some() { actions = part } else { from += size }
         }
         size /= 2;
     }
@@ -87,10 +81,10 @@ pub fn add(sum: &mut Coverage, more: &Coverage) {
 }
 
 /// Says how to see a violation again, in as few steps as a few replays could find.
-pub async fn tell(name: &str, seed: u64, violation: &Violation, actions: Vec<Action>) -> String {
+pub async fn tell(server: &str, seed: u64, violation: &Violation, actions: Vec<Action>) -> String {
     let steps = actions.len();
     println!("seed {seed}, step {steps}: {}: {}; making it smaller", violation.invariant, violation.detail);
-    let actions = shrink(name, seed, actions, None, 40).await;
+    let actions = shrink(server, seed, actions, 40).await;
     let list: Vec<String> = actions.iter().map(|action| format!("  {action:?}\n")).collect();
     format!(
         "{}: {}\nLIAISON_SEED={seed}, at step {steps}; these {} steps suffice:\n{}",

@@ -264,7 +264,7 @@ impl World {
 
     /// Leaves the hub, so that its database can be copied.
     pub async fn leave_hub(&mut self) {
-        self.hub = connect(&url()).await;
+        self.hub = connect(&database(&self.hub_url, "postgres")).await;
     }
 
     /// Is there again.
@@ -274,7 +274,7 @@ impl World {
 
     /// Makes database `to` a copy of `from`; whoever is connected to either is not any more. `hub` or `backup`.
     pub async fn copy_hub(&self, from: &str, to: &str) {
-        let (admin, name) = (connect(&url()).await, &self.name);
+        let (admin, name) = (connect(&database(&self.hub_url, "postgres")).await, &self.name);
         admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}_{to} WITH (FORCE)")).await.unwrap();
         for attempt in 0.. {
             let leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
