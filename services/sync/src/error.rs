@@ -51,8 +51,8 @@ pub enum Error {
     HubBusy,
     /// The slot that the hub's changes are read from was gone, or had been moved.
     #[error(
-        "the log of the hub's changes was lost (its slot was dropped, moved, or overtaken by max_slot_wal_keep_size): \
-             there is a new one, and every replica is compared"
+        "the log of the hub's changes was lost (its slot was dropped, overtaken by max_slot_wal_keep_size, or is ahead of what was \
+             committed): every replica is compared"
     )]
     CaptureLost,
     /// It was gone, and its successor waits for transactions that are open on the hub's server.

@@ -92,7 +92,7 @@ pub async fn probe(client: &Client, wal: &Wal, since: &Snapshot) -> Result<(Poin
     if row.try_get::<_, Option<bool>>("behind").hub()? != Some(true) {
         return Ok((point, false));
     }
-    let mut lane = wal.reach(row.try_get("lsn").hub()?).await?;
+    let mut lane = wal.reach(row.try_get("lsn").hub()?, &point.snapshot).await?;
     let sql = format!("SELECT {}", changed("AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)"));
     let snapshot = point.snapshot.to_string();
     let row = lane.client()?.query_one(&sql, &[&xmax, &in_progress, &snapshot]).await.hub()?;
@@ -165,7 +165,9 @@ impl<'a> View<'a> {
     async fn of_log(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
         match &self.behind {
             None => self.tx.query_typed(sql, parameters).await.hub(),
-            Some((wal, lsn)) => wal.reach(lsn).await?.client()?.query_typed(sql, parameters).await.hub(),
+            Some((wal, lsn)) => {
+                wal.reach(lsn, &self.point.snapshot).await?.client()?.query_typed(sql, parameters).await.hub()
+            }
         }
     }
 

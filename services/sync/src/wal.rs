@@ -5,6 +5,7 @@ use tokio_postgres::{Client, types::Type};
 
 use crate::{
     connect::{Lane, Lanes, Target},
+    cursor::Snapshot,
     error::{Error, Of},
 };
 
@@ -23,24 +24,28 @@ impl Wal {
         Self { lanes: Lanes::new(hub.clone(), 1) }
     }
 
-    /// Returns once `liaison.change` has everything that was committed before `upto`, with a connection that sees it.
+    /// Returns once `liaison.change` has everything that `snapshot` shows, which was committed before `upto`, with a connection that
+    /// sees it.
     ///
     /// # Errors
     ///
-    /// [`Error::CaptureLost`] when the slot was gone, or moved by somebody else. Then there is a new one, and a later snapshot
-    /// shows that everything may have changed; no snapshot taken before this may be followed.
-    pub async fn reach(&self, upto: &str) -> Result<Lane<'_>, Error> {
+    /// [`Error::CaptureLost`] when the slot was gone, or is ahead of what was committed. Then a later snapshot shows that
+    /// everything may have changed; none taken before this may be followed, whoever took it.
+    pub async fn reach(&self, upto: &str, snapshot: &Snapshot) -> Result<Lane<'_>, Error> {
         let mut lane = self.lanes.lane("").await?;
-        let reached = drain(lane.client()?, upto).await;
-        if let Err(error) = reached {
-            lane.discard();
-            return Err(error);
+        match drain(lane.client()?, upto).await {
+            Ok(Some(marked)) if !snapshot.sees(marked) => Err(Error::CaptureLost),
+            Ok(_) => Ok(lane),
+            Err(error) => {
+                lane.discard();
+                Err(error)
+            }
         }
-        Ok(lane)
     }
 }
 
-async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
+/// Who marked last that everything may have changed.
+async fn drain(hub: &Client, upto: &str) -> Result<Option<u64>, Error> {
     loop {
         let row = hub
             .query_typed("SELECT liaison.wal_drain($1::pg_lsn, $2)", &[(&upto, Type::TEXT), (&MOST, Type::INT4)])
@@ -49,7 +54,7 @@ async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
         let state: &str = row.first().map(|row| row.try_get(0).hub()).transpose()?.unwrap_or("");
         match state {
             "lost" => {
-                tracing::warn!("the slot that the hub's changes are read from is gone: a new one, and all is compared");
+                tracing::warn!("the slot that the hub's changes are read from is gone, or ahead: all is compared");
                 // The one lock that it waits for is another's transaction: with ours it excludes nobody.
                 hub.batch_execute("SELECT liaison.wal_renew()").await.hub().map_err(|error| match error {
                     Error::HubBusy => Error::CaptureWaits,
@@ -60,8 +65,11 @@ async fn drain(hub: &Client, upto: &str) -> Result<(), Error> {
             }
             // The slot is where it was read to, but for a hub that is not migrated yet: its drain leaves that to this.
             "complete" => {
-                hub.batch_execute("SELECT liaison.wal_release()").await.hub()?;
-                return Ok(());
+                let sql = "SELECT liaison.wal_release(), (SELECT to_jsonb(p) ->> 'marked' FROM liaison.wal_position p)";
+                let row = hub.query_typed(sql, &[]).await.hub()?;
+                let marked: Option<&str> = row.first().map_or(Ok(None), |row| row.try_get(1)).hub()?;
+                let corrupt = |_| Error::Corrupt("liaison.wal_position cannot be read".into());
+                return marked.map(|xid| xid.parse().map_err(corrupt)).transpose();
             }
             _ => hub.batch_execute("SELECT liaison.wal_release()").await.hub()?,
         }

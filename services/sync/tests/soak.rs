@@ -17,7 +17,13 @@ use std::{
 use machine::{MUST_MEET, run};
 use serde::{Deserialize, Serialize};
 use support::{cluster::Cluster, number, url};
-use tokio::task::JoinSet;
+use tokio::{
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
+    task::JoinSet,
+};
 
 /// One world, done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +128,12 @@ impl Account {
     }
 }
 
+/// Somebody wants it to end.
+async fn stopped() {
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    tokio::select! { _ = terminate.recv() => (), _ = ctrl_c() => () }
+}
+
 /// Goes on until all steps are done, or something is violated.
 async fn soak(soak: &Soak) -> Account {
     let mut account = Account::load(soak);
@@ -149,7 +161,15 @@ async fn soak(soak: &Soak) -> Account {
                 (server, seed, at.elapsed().as_millis(), run)
             });
         }
-        let Some(ended) = under_way.join_next().await else { break };
+        let ended = tokio::select! {
+            ended = under_way.join_next() => ended,
+            () = stopped() => {
+                // So that their servers go.
+                under_way.shutdown().await;
+                panic!("stopped at {} steps; it goes on from there", account.done());
+            }
+        };
+        let Some(ended) = ended else { break };
         let (server, seed, took, run) = ended.expect("a world");
         servers.push(server);
         let coverage = run.coverage.iter().map(|(what, times)| ((*what).to_owned(), *times)).collect();

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use liaison_sync::{
     compare::Budget,
     cursor::Snapshot,
+    error::Error,
     fault::Faults,
     hub::{Reading, View, probe},
     wal::Wal,
 };
-use support::{World, now, terms};
+use support::{World, cluster::Cluster, now, terms};
 
 const ALL_GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
 const VANCOUVER: &str = r#"{"anyOf":[{"municipalities":["5915022"]}]}"#;
@@ -193,18 +194,12 @@ async fn what_was_read_and_not_committed_is_compared() {
     let mut worker = world.worker("w", Budget::default(), Faults::default());
     worker.set_terms(vec![terms.clone()]);
     worker.converge(now()).await.unwrap();
+    // Nothing waits for a transaction that is open: there is a slot, and it has what that will have done.
+    let open = world.hub_target.connect().await.unwrap();
+    open.batch_execute("BEGIN; UPDATE oms.alias SET surname = 'Open'").await.unwrap();
     for killed in [true, false] {
         world.execute("UPDATE oms.sentence SET length_days = length_days + 1").await;
-        let reader = world.hub_target.connect().await.unwrap();
-        reader.batch_execute("BEGIN").await.unwrap();
-        let read = "SELECT pg_backend_pid(), liaison.wal_drain(pg_current_wal_flush_lsn(), 1000000)";
-        let row = reader.query_one(read, &[]).await.unwrap();
-        assert_eq!(row.get::<_, &str>(1), "complete");
-        if killed {
-            world.execute(&format!("SELECT pg_terminate_backend({})", row.get::<_, i32>(0))).await;
-        } else {
-            reader.batch_execute("ROLLBACK").await.unwrap();
-        }
+        read_and_do_not_commit(&world, killed).await;
         let before = worker.standings(now())[&partner].exact_at_millis;
         let (_, reason, message) = worker.converge(now()).await.unwrap_err();
         assert_eq!(reason, "CaptureLost", "{message}");
@@ -212,7 +207,91 @@ async fn what_was_read_and_not_committed_is_compared() {
         worker.converge(now()).await.unwrap();
         world.check_i1(&terms).await;
     }
-    drop(worker);
+    open.batch_execute("COMMIT").await.unwrap();
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    drop((worker, open));
+    world.drop().await;
+}
+
+/// Reads the log to its end, and the transaction is not committed.
+async fn read_and_do_not_commit(world: &World, killed: bool) {
+    let reader = world.hub_target.connect().await.unwrap();
+    reader.batch_execute("BEGIN").await.unwrap();
+    let read = "SELECT pg_backend_pid(), liaison.wal_drain(pg_current_wal_flush_lsn(), 1000000)";
+    let row = reader.query_one(read, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(1), "complete");
+    if killed {
+        world.execute(&format!("SELECT pg_terminate_backend({})", row.get::<_, i32>(0))).await;
+    } else {
+        reader.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
+/// Whoever holds a snapshot from before the loss was noticed by another may not follow it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_from_before_a_loss_is_not_followed() {
+    let world = World::new("walmarked").await;
+    world.capture_from_the_log(true).await;
+    world.file(1, "5915022", 1).await;
+    let [ours, others] = [(); 2].map(|()| Wal::new(&world.hub_target));
+    let mut client = world.hub_target.connect().await.unwrap();
+    let since = probe(&client, &ours, &"1:1:".parse().unwrap()).await.unwrap().0.snapshot;
+    world.execute("UPDATE oms.sentence SET length_days = 2").await;
+    let mut view = View::open(Reading { client: &mut client, wal: &ours }).await.unwrap();
+    read_and_do_not_commit(&world, true).await;
+    let lost = others.reach(&end(&world).await, &since).await.map(drop);
+    assert!(matches!(lost, Err(Error::CaptureLost)), "{lost:?}");
+    let changes = view.changes(&since).await.map(drop);
+    assert!(matches!(changes, Err(Error::CaptureLost)), "{changes:?}");
+    view.close().await.unwrap();
+    let mut view = View::open(Reading { client: &mut client, wal: &ours }).await.unwrap();
+    assert!(view.changes(&since).await.unwrap().everything.contains("sentence"));
+    view.close().await.unwrap();
+    drop((client, ours, others));
+    world.drop().await;
+}
+
+/// A commit is in the log before anybody sees it, and for long where it waits for a standby. If it was read there by somebody who did not
+/// commit, everything is compared again once it is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_lost_before_it_is_seen_is_compared_when_it_is() {
+    let cluster = Cluster::start("walstandby").await;
+    let world = World::at("walstandby", &cluster.url(), &cluster.url(), "").await;
+    world.capture_from_the_log(true).await;
+    world.file(1, "5915022", 1).await;
+    let [committing, before] = [(); 2].map(|()| world.hub_target.connect());
+    let (committing, before) = tokio::try_join!(committing, before).unwrap();
+    committing.batch_execute("BEGIN; UPDATE oms.sentence SET length_days = 9").await.unwrap();
+    let xid: String = committing.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
+    world.execute("SET synchronous_commit = local").await;
+    world.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    world.execute("SELECT pg_reload_conf()").await;
+    let waiting = async |number: i64| {
+        let sql = "SELECT count(*) = $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let all = async {
+            while !world.hub.query_one(sql, &[&number]).await.unwrap().get::<_, bool>(0) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), all).await.expect("a commit that waits");
+    };
+    // The setting is there when a commit waits.
+    let first = tokio::spawn(async move {
+        while before.batch_execute("BEGIN; SELECT pg_current_xact_id(); COMMIT").await.is_ok() {}
+    });
+    waiting(1).await;
+    let committed = tokio::spawn(async move { committing.batch_execute("COMMIT").await });
+    waiting(2).await;
+    first.abort();
+    read_and_do_not_commit(&world, true).await;
+    world.execute("SELECT liaison.wal_renew()").await;
+    world.execute("SELECT liaison.wal_everything()").await;
+    let marked = "SELECT count(*) FROM liaison.change WHERE xid::text = $1 AND tbl = 'sentence' AND id IS NULL";
+    assert_eq!(world.hub.query_one(marked, &[&xid]).await.unwrap().get::<_, i64>(0), 1);
+    world.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    world.execute("SELECT pg_reload_conf()").await;
+    committed.await.unwrap().unwrap();
     world.drop().await;
 }
 
@@ -226,7 +305,7 @@ async fn a_large_transaction_is_one_line_a_table() {
         .execute("BEGIN; INSERT INTO oms.office SELECT n, 'Office' FROM generate_series(1001, 250000) n; COMMIT")
         .await;
     let wal = Wal::new(&world.hub_target);
-    drop(wal.reach(&end(&world).await).await.unwrap());
+    drop(wal.reach(&end(&world).await, &"1:1:".parse().unwrap()).await.unwrap());
     let offices = "SELECT count(id), count(*) - count(id) FROM liaison.change WHERE tbl = 'office'";
     let row = world.hub.query_one(offices, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 1));

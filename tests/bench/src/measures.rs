@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use liaison_sync::{connect::Target, error::Side, wal::Wal};
+use liaison_sync::{connect::Target, cursor::Snapshot, error::Side, wal::Wal};
 
 use crate::{
     cluster::Cluster,
@@ -299,7 +299,9 @@ async fn drain(liaison: &Liaison) -> Result<f64> {
     let upto: String = hub.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
     let said = |e: liaison_sync::error::Error| Error::said(e.to_string());
     let target = Target::from_url(Side::Hub, &liaison.hub.url("postgres", "oms")).map_err(said)?;
-    Wal::new(&target).reach(&upto).await.map_err(said)?;
+    // One that sees everything: nobody follows it.
+    let snapshot = Snapshot { xmin: u64::MAX, xmax: u64::MAX, in_progress: Vec::new() };
+    Wal::new(&target).reach(&upto, &snapshot).await.map_err(said)?;
     Ok(liaison.hub.cpu()? - before)
 }
 

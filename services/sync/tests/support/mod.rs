@@ -139,7 +139,7 @@ impl World {
             include_str!("../../../oms/migrations/0184_handover.sql"),
             include_str!("../../../oms/migrations/0185_wal_drain.sql"),
             include_str!("../../../oms/migrations/0186_wal_once.sql"),
-            include_str!("../../../oms/migrations/0187_wal_create.sql"),
+            include_str!("../../../oms/migrations/0187_wal_renew.sql"),
         ] {
             hub.batch_execute(migration).await.unwrap();
         }
