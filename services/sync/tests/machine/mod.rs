@@ -275,8 +275,11 @@ impl Machine {
         }
     }
 
+    /// Not while a slot is missing, of a hub that was restored while nobody was open: its successor waits for it.
     async fn open_late(&mut self, file: i64, place: &str) {
-        if self.late.is_some() {
+        let slot = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = liaison.wal_slot())";
+        let missing = async || !self.world.hub.query_one(slot, &[]).await.unwrap().get::<_, bool>(0);
+        if self.late.is_some() || (self.reads_log().await && missing().await) {
             return;
         }
         let client = self.world.hub_target.connect().await.unwrap();

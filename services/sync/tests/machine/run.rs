@@ -84,6 +84,7 @@ pub fn add(sum: &mut Coverage, more: &Coverage) {
 pub async fn tell(server: &str, seed: u64, violation: &Violation, actions: Vec<Action>) -> String {
     let steps = actions.len();
     println!("seed {seed}, step {steps}: {}: {}; making it smaller", violation.invariant, violation.detail);
+    println!("the last steps: {:#?}", &actions[steps.saturating_sub(4)..]);
     let actions = shrink(server, seed, actions, 40).await;
     let list: Vec<String> = actions.iter().map(|action| format!("  {action:?}\n")).collect();
     format!(
