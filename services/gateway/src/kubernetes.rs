@@ -11,10 +11,15 @@ use futures::{
     StreamExt,
     future::{BoxFuture, join_all},
 };
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Secret};
 use kube::{
     Api, Client, Resource,
     api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    client::ConfigExt as _,
     core::DeserializeGuard,
 };
 use liaison_crds::{GatewayName, PRESHARED_SECRETS, PartnerConnection};
@@ -24,6 +29,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
 };
+use tower::{BoxError, ServiceBuilder};
 
 use crate::{
     enrolment::{self, Answer, Asked, Certificates},
@@ -47,6 +53,31 @@ const SILENCE: Duration = Duration::from_mins(1);
 const LIST: Duration = Duration::from_secs(30);
 /// Objects a page of a list.
 const PAGE: u32 = 200;
+/// Longest time for a connection to be made, and how long one is silent before it is asked for a sign of life.
+const CONNECT: Duration = Duration::from_secs(1);
+/// After so long without a sign of life a connection is given up.
+const GONE: Duration = Duration::from_secs(3);
+
+/// A client that knows within a few seconds that an API server is gone, and within one that it is back.
+///
+/// kube's own waits on a connection whose other end is gone without a word until the system gives it up, after a quarter of an hour,
+/// and on a new one for half a minute; one that was cut off for a while hears what was said meanwhile only when the server's TCP tries
+/// again, which it does ever more rarely. And it tries what failed again by itself, which [`follow`] does.
+pub fn client(config: kube::Config) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_keepalive(Some(CONNECT));
+    tcp.set_keepalive_interval(Some(CONNECT));
+    tcp.set_tcp_user_timeout(Some(GONE));
+    let http = HttpClient::builder(TokioExecutor::new()).build(config.rustls_https_connector_with_connector(tcp)?);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
+}
 
 /// What a watch tells.
 enum Event<K> {
@@ -62,34 +93,42 @@ type Tell<K> = Box<dyn FnMut(Event<K>) -> BoxFuture<'static, bool> + Send>;
 /// Why a watch ended.
 #[derive(Debug)]
 enum Broken {
-    /// Nobody answered.
-    Silent(String),
-    /// The API server answered, with an error.
+    /// Nobody answered, or an API server that has nothing behind it.
+    Away(String),
+    /// The API server answered that it does not do what it is asked.
     Refused(String),
 }
 
 impl Broken {
     fn of(what: &str, error: &kube::Error) -> Self {
         let said = format!("{what}: {error}");
-        if matches!(error, kube::Error::Api(_)) { Self::Refused(said) } else { Self::Silent(said) }
+        match error {
+            kube::Error::Api(status) => Self::answered(status.code, said),
+            kube::Error::SerdeError(_) => Self::Refused(said),
+            _ => Self::Away(said),
+        }
     }
 
-    fn silent(what: &str) -> Self {
-        Self::Silent(what.to_owned())
+    fn answered(code: u16, said: String) -> Self {
+        if code >= 500 { Self::Away(said) } else { Self::Refused(said) }
+    }
+
+    fn away(what: &str) -> Self {
+        Self::Away(what.to_owned())
     }
 }
 
 /// How often in a row a watch has broken, in the one way and in the other.
 #[derive(Default)]
 struct Breaks {
-    refusals: u32,
-    silences: u32,
+    refused: u32,
+    away: u32,
 }
 
 /// Lists and watches for ever. Ends when `tell` says that nobody listens.
 ///
-/// Whoever does not answer is asked again within half a second: a revocation made while the API server was away is to apply within
-/// two seconds of its return, however long it was away. One that answers with errors is left more and more time.
+/// One that is away is asked again within half a second: a revocation made meanwhile is to apply within two seconds of its return,
+/// however long it was away. One that refuses is left more and more time.
 async fn follow<K>(api: Api<K>, what: String, field_selector: Option<String>, mut tell: Tell<K>)
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
@@ -98,20 +137,20 @@ where
     loop {
         match round(&api, field_selector.as_ref(), &mut tell, &mut breaks).await {
             Ok(()) => return,
-            Err(Broken::Silent(reason)) => {
+            Err(Broken::Away(reason)) => {
                 // Said once, and once a minute or so.
-                if breaks.silences.is_multiple_of(120) {
+                if breaks.away.is_multiple_of(120) {
                     tracing::warn!(what, reason, "the API server does not answer; asking again");
                 }
-                breaks = Breaks { silences: breaks.silences.wrapping_add(1), refusals: 0 };
+                breaks = Breaks { away: breaks.away.wrapping_add(1), refused: 0 };
             }
             Err(Broken::Refused(reason)) => {
                 tracing::warn!(what, reason, "watch broken; listing again");
-                breaks = Breaks { silences: 0, refusals: (breaks.refusals + 1).min(7) };
+                breaks = Breaks { away: 0, refused: (breaks.refused + 1).min(7) };
             }
         }
         // With jitter, so that gateways do not come back in step: up to 0.5 s, or after errors up to 0.2, 0.4 ... 12.8 s.
-        let base = if breaks.refusals == 0 { 500 } else { 100_u64 << breaks.refusals };
+        let base = if breaks.refused == 0 { 500 } else { 100_u64 << breaks.refused };
         sleep(Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))).await;
     }
 }
@@ -130,7 +169,7 @@ where
     params.field_selector = field_selector.cloned();
     let mut items = Vec::new();
     let mut version = loop {
-        let page = timeout(LIST, api.list(&params)).await.map_err(|_| Broken::silent("list: time-out"))?;
+        let page = timeout(LIST, api.list(&params)).await.map_err(|_| Broken::away("list: time-out"))?;
         let page = page.map_err(|error| Broken::of("list", &error))?;
         items.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -138,7 +177,7 @@ where
             None => break page.metadata.resource_version.unwrap_or_default(),
         }
     };
-    breaks.silences = 0;
+    breaks.away = 0;
     if !tell(Event::Listed(items)).await {
         return Ok(());
     }
@@ -151,14 +190,14 @@ where
     loop {
         let stream = timeout(LIST, api.watch(&watch, &version))
             .await
-            .map_err(|_| Broken::silent("watch: time-out"))?
+            .map_err(|_| Broken::away("watch: time-out"))?
             .map_err(|error| Broken::of("watch", &error))?;
         let mut stream = pin!(stream);
         loop {
-            let event = timeout(SILENCE, stream.next()).await.map_err(|_| Broken::silent("watch: silence"))?;
+            let event = timeout(SILENCE, stream.next()).await.map_err(|_| Broken::away("watch: silence"))?;
             let Some(event) = event else { break };
             let event = event.map_err(|error| Broken::of("watch", &error))?;
-            breaks.refusals = 0;
+            breaks.refused = 0;
             let (word, at) = match event {
                 WatchEvent::Added(k) | WatchEvent::Modified(k) => {
                     let at = k.meta().resource_version.clone();
@@ -170,7 +209,7 @@ where
                 }
                 WatchEvent::Bookmark(b) => (Event::Heard, Some(b.metadata.resource_version)),
                 WatchEvent::Error(status) => {
-                    return Err(Broken::Refused(format!("watch: {} {}", status.code, status.reason)));
+                    return Err(Broken::answered(status.code, format!("watch: {} {}", status.code, status.reason)));
                 }
             };
             version = at.unwrap_or(version);

@@ -65,8 +65,6 @@ use crate::{
     upstream::{Target, Upstream},
 };
 
-/// Longest time for a connection to the API server to be made.
-const CONNECT: Duration = Duration::from_secs(1);
 /// How long requests under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -92,11 +90,8 @@ pub enum Error {
 
 /// Runs against the Kubernetes API until `stop`.
 pub async fn run(config: Config, opened: Opened, stop: CancellationToken) -> Result<(), Error> {
-    let mut kubernetes = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
-    // One that hangs would be found to be back only when the next is tried.
-    kubernetes.connect_timeout = Some(CONNECT);
-    let client = kube::Client::try_from(kubernetes)?;
-    run_with(config, client, opened, stop).await
+    let kubernetes = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    run_with(config, kubernetes::client(kubernetes)?, opened, stop).await
 }
 
 /// The same with a given client.

@@ -1,5 +1,5 @@
 //! The gateway against a real API server: what is granted in status is served, what spec takes away is cut; and of two processes
-//! one serves, and the other as soon as that one does not.
+//! one serves, and the other as soon as that one does not. While it is away, what was granted is served.
 //! Needs TEST_KUBECONFIG (`tests/cluster/services up`), root and /dev/net/tun.
 
 // Clippy takes only functions marked #[test] for tests.
@@ -21,10 +21,11 @@ use serde_json::json;
 use support::{
     DOMAIN, Namespace,
     ca::Ca,
-    cluster::{client, crd, secret, tls_secret},
+    cluster::{client, make_namespace, own_secrets},
     eventually,
     gateway::public_key,
     infopol,
+    outage::{Away, Stage},
     partner::{Partner, size},
     run, unique,
 };
@@ -33,24 +34,6 @@ use tokio_util::sync::CancellationToken;
 fn connected(object: &PartnerConnection) -> Option<(String, String)> {
     let conditions = &object.status.as_ref()?.conditions;
     conditions.iter().find(|c| c.type_ == "Connected").map(|c| (c.status.clone(), c.reason.clone()))
-}
-
-/// The namespace's own Secrets.
-async fn own_secrets(client: &kube::Client, namespace: &str, ca: &Ca, private: &str) {
-    let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-    tls_secret(client, namespace, "gateway-tls", &ca.material(&server)).await;
-    let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
-    tls_secret(client, namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
-    secret(client, namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
-}
-
-async fn make_namespace(client: &kube::Client, name: &str) {
-    crd(client).await;
-    let object = KubeNamespace {
-        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
-        ..Default::default()
-    };
-    Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
 }
 
 #[test]
@@ -251,4 +234,17 @@ fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
     two.kill();
     one.kill();
     let _ = runtime.block_on(Api::<KubeNamespace>::all(client).delete(&namespace, &DeleteParams::default()));
+}
+
+/// Long enough that nobody asks all the time without being told to.
+const OUTAGE: Duration = Duration::from_secs(12);
+
+#[test]
+fn an_api_server_that_refuses_takes_nothing_away_and_what_was_revoked_meanwhile_goes_when_it_is_back() {
+    Stage::new(44, 1).outage(Away::Refusing, OUTAGE);
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_takes_nothing_away_and_what_was_revoked_meanwhile_goes_when_it_is_back() {
+    Stage::new(48, 1).outage(Away::Silent, OUTAGE);
 }

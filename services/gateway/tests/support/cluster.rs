@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use k8s_openapi::{
-    ByteString, api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    ByteString,
+    api::core::v1::{Namespace as KubeNamespace, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config as KubeConfig, CustomResourceExt as _,
@@ -13,14 +15,20 @@ use kube::{
 use liaison_crds::PartnerConnection;
 use liaison_gateway::tls::KeyMaterial;
 
-/// A client of the test API server.
-pub async fn client() -> Client {
+use super::{DOMAIN, ca::Ca};
+
+/// How the test API server is reached.
+pub async fn config() -> KubeConfig {
     let path = std::env::var("TEST_KUBECONFIG")
         .expect("TEST_KUBECONFIG must name a kubeconfig: run `tests/cluster/services up` and `eval \"$(tests/cluster/services env)\"`");
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(Path::new(&path)).unwrap();
-    let config = KubeConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    KubeConfig::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+}
+
+/// A client of the test API server.
+pub async fn client() -> Client {
+    Client::try_from(config().await).unwrap()
 }
 
 /// Defines PartnerConnection as it is now.
@@ -50,4 +58,23 @@ pub async fn secret(client: &Client, namespace: &str, name: &str, data: &[(&str,
 /// Makes a Secret of key material.
 pub async fn tls_secret(client: &Client, namespace: &str, name: &str, m: &KeyMaterial) {
     secret(client, namespace, name, &[("tls.crt", &m.chain), ("tls.key", &m.key), ("ca.crt", &m.ca)]).await;
+}
+
+/// The namespace's own Secrets.
+pub async fn own_secrets(client: &kube::Client, namespace: &str, ca: &Ca, private: &str) {
+    let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
+    tls_secret(client, namespace, "gateway-tls", &ca.material(&server)).await;
+    let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
+    tls_secret(client, namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
+    secret(client, namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+}
+
+/// A namespace, where PartnerConnections are defined.
+pub async fn make_namespace(client: &kube::Client, name: &str) {
+    crd(client).await;
+    let object = KubeNamespace {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        ..Default::default()
+    };
+    Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
 }

@@ -7,6 +7,7 @@ pub mod ca;
 pub mod cluster;
 pub mod gateway;
 pub mod infopol;
+pub mod outage;
 pub mod partner;
 pub mod world;
 
