@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use liaison_e2e::{Partner, apply, condition, hub, kubectl, root, run, store, wait, wait_ready};
+use liaison_e2e::{Partner, apply, condition, hub, kubectl, output, root, run, store, wait, wait_ready};
 use serde_json::json;
 
 const NEWCOMER: &str = "outage-police";
@@ -123,6 +123,11 @@ fn served(partner: &Partner) -> bool {
     partner.curl(&["--max-time", "1", "--fail", &url]).status.success()
 }
 
+/// How many ways of UDP the node remembers that lead to a pod.
+fn tracked(pod: &str) -> usize {
+    output("conntrack", &["-L", "-p", "udp", "--reply-src", pod], None).lines().count()
+}
+
 #[test]
 fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() {
     let vancouver = Partner::up("vancouver-police");
@@ -143,6 +148,8 @@ fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() 
             active().len() == 1 && kubectl(&ready) == "2"
         });
         let before = active();
+        let address = kubectl(&["-n", "liaison-gateway", "get", &before[0], "-o", "jsonpath={.status.podIP}"]);
+        assert!(served(&vancouver) && tracked(&address) > 0, "packets go to the pod that serves");
         let started = Instant::now();
         kubectl(&["-n", "liaison-gateway", "delete", &before[0], "--grace-period=0", "--force", "--wait=false"]);
         // The one that was deleted may answer for a moment yet.
@@ -150,5 +157,7 @@ fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() 
             assert!(started.elapsed() < Duration::from_secs(60), "nobody serves");
         }
         println!("served again {:.2} s after the pod was deleted", started.elapsed().as_secs_f64());
+        // A partner's packets come from one port for ever: what the node remembers of it would send them to nobody.
+        wait("the node to forget the pod that is gone", Duration::from_secs(30), || tracked(&address) == 0);
     }
 }
