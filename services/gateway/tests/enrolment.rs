@@ -109,14 +109,15 @@ impl World {
             tls_secret(&client, &namespace, "gateway-client-tls", &ca.material(&own)).await;
             secret(&client, &namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
         });
+        let own = u16::try_from(std::process::id() % 20000).unwrap() + first;
         let config = Config::parse_from([
             "liaison-gateway".to_owned(),
             format!("--upstream=https://127.0.0.1:{port}"),
             format!("--partners-namespace={namespace}"),
             format!("--gateway-namespace={namespace}"),
             format!("--tun-name=lge{}", unique()),
-            format!("--wg-port={}", 40000 + u16::try_from(std::process::id() % 20000).unwrap() + first),
-            "--health-addr=127.0.0.1:0".to_owned(),
+            format!("--wg-port={}", 40000 + own),
+            format!("--health-addr=0.0.0.0:{}", 10000 + own),
             "--enrolment-wait=2".to_owned(),
         ]);
         let mut this = Self {
@@ -493,7 +494,9 @@ fn nothing_else_is_served_there() {
     pa.write("unknown.key", &unknown.key);
     assert!(!pa.sh("est cacerts --cert unknown.pem --key unknown.key").status.success());
     // The health port is not reached through the tunnel.
-    assert!(!pa.sh("curl -sS -m 1 http://$gateway:8080/healthz").status.success());
+    let health = format!("http://{}:{}/healthz", pa.addresses().0, world.config.health_addr.port());
+    assert_eq!(run("curl", &["-sS", "-m", "5", &health]), "ok\n", "it is there");
+    assert!(!pa.sh(&format!("curl -sS -m 1 {health}")).status.success());
 
     // One that asks without end is held back.
     let codes = text(&pa.sh(&format!(

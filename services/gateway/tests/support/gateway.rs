@@ -271,8 +271,7 @@ pub fn child() {
     let Line::Start { arguments, infopols, server, client, keys } = serde_json::from_str(&first).unwrap() else {
         return;
     };
-    let fixed = ["liaison-gateway".to_owned(), "--health-addr=127.0.0.1:8080".to_owned()];
-    let mut config = Config::parse_from(fixed.into_iter().chain(arguments));
+    let mut config = Config::parse_from(std::iter::once("liaison-gateway".to_owned()).chain(arguments));
     let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
     reduce().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
