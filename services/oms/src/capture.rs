@@ -108,9 +108,13 @@ async fn by_triggers(hub: &mut PgConnection) -> Result<(), Error> {
             }
         }
     }
-    hub.execute("DELETE FROM liaison.wal_position").await?;
+    // Together: a sync that finds the slot gone would make another.
     hub.execute(
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = liaison.wal_slot()",
+        "DO $$ BEGIN
+             PERFORM pg_advisory_xact_lock(liaison.wal_lock());
+             DELETE FROM liaison.wal_position;
+             PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = liaison.wal_slot();
+         END $$",
     )
     .await?;
     hub.execute("DROP PUBLICATION IF EXISTS liaison_capture").await?;

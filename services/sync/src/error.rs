@@ -58,7 +58,7 @@ pub enum Error {
     /// It was gone, and its successor waits for transactions that are open on the hub's server.
     #[error(
         "the log of the hub's changes was lost, and its new slot waits for the transactions that are open in any database of the hub's \
-             server: end the oldest (pg_stat_activity.xact_start) if it does not end by itself; trying again"
+             server: end the oldest (pg_stat_activity, pg_prepared_xacts) if it does not end by itself; trying again"
     )]
     CaptureWaits,
     /// Another holder has the lease; nothing of this batch was written.

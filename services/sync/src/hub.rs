@@ -83,7 +83,8 @@ pub async fn probe(client: &Client, wal: &Wal, since: &Snapshot) -> Result<(Poin
                 OR EXISTS (SELECT FROM liaison.change WHERE xid = ANY ($2::text[]::xid8[]) {visible}) AS changed"
         )
     };
-    let row = client.query_one(&format!("SELECT {NOW}, {LOG}, {}", changed("")), &[&xmax, &in_progress]).await.hub()?;
+    let now = changed("AND pg_visible_in_snapshot(xid, pg_current_snapshot())");
+    let row = client.query_one(&format!("SELECT {NOW}, {LOG}, {now}"), &[&xmax, &in_progress]).await.hub()?;
     let point = point(&row)?;
     // A hub that was put back to an earlier state counts its transactions anew.
     if point.snapshot.xmax < since.xmax || row.try_get("changed").hub()? {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use liaison_sync::{
     compare::Budget,
@@ -14,6 +14,7 @@ use liaison_sync::{
     wal::Wal,
 };
 use support::{World, cluster::Cluster, now, terms};
+use tokio::task::JoinHandle;
 
 const ALL_GROUPS: &[&str] = &["identity", "aliases", "photograph", "sentence", "supervision"];
 const VANCOUVER: &str = r#"{"anyOf":[{"municipalities":["5915022"]}]}"#;
@@ -167,9 +168,10 @@ async fn a_slot_is_renewed_while_tables_are_made() {
         let xid: String = client.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
         let sql = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted AND transactionid::text = $2";
         while world.hub.query_one(sql, &[&pid, &xid]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    world.execute("SELECT pg_drop_replication_slot(liaison.wal_slot())").await;
     first.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
     let renewed = tokio::spawn(async move { renewing.batch_execute("SELECT liaison.wal_renew()").await });
     waits_for(&first).await;
@@ -252,18 +254,10 @@ async fn a_snapshot_from_before_a_loss_is_not_followed() {
     world.drop().await;
 }
 
-/// A commit is in the log before anybody sees it, and for long where it waits for a standby. If it was read there by somebody who did not
-/// commit, everything is compared again once it is seen.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_is_lost_before_it_is_seen_is_compared_when_it_is() {
-    let cluster = Cluster::start("walstandby").await;
-    let world = World::at("walstandby", &cluster.url(), &cluster.url(), "").await;
-    world.capture_from_the_log(true).await;
-    world.file(1, "5915022", 1).await;
+/// A change whose commit is in the log, and is not seen by anybody while it waits for a standby: its number, and its end.
+async fn commit_that_waits(world: &World) -> (String, JoinHandle<Result<(), tokio_postgres::Error>>) {
     let [committing, before] = [(); 2].map(|()| world.hub_target.connect());
     let (committing, before) = tokio::try_join!(committing, before).unwrap();
-    committing.batch_execute("BEGIN; UPDATE oms.sentence SET length_days = 9").await.unwrap();
-    let xid: String = committing.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
     world.execute("SET synchronous_commit = local").await;
     world.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     world.execute("SELECT pg_reload_conf()").await;
@@ -271,26 +265,66 @@ async fn a_commit_that_is_lost_before_it_is_seen_is_compared_when_it_is() {
         let sql = "SELECT count(*) = $1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         let all = async {
             while !world.hub.query_one(sql, &[&number]).await.unwrap().get::<_, bool>(0) {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), all).await.expect("a commit that waits");
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("a commit that waits");
     };
     // The setting is there when a commit waits.
     let first = tokio::spawn(async move {
         while before.batch_execute("BEGIN; SELECT pg_current_xact_id(); COMMIT").await.is_ok() {}
     });
     waiting(1).await;
+    committing.batch_execute("BEGIN; UPDATE oms.sentence SET length_days = 9").await.unwrap();
+    let xid = committing.query_one("SELECT pg_current_xact_id()::text", &[]).await.unwrap().get(0);
     let committed = tokio::spawn(async move { committing.batch_execute("COMMIT").await });
     waiting(2).await;
     first.abort();
-    read_and_do_not_commit(&world, true).await;
-    world.execute("SELECT liaison.wal_renew()").await;
-    world.execute("SELECT liaison.wal_everything()").await;
-    let marked = "SELECT count(*) FROM liaison.change WHERE xid::text = $1 AND tbl = 'sentence' AND id IS NULL";
-    assert_eq!(world.hub.query_one(marked, &[&xid]).await.unwrap().get::<_, i64>(0), 1);
+    (xid, committed)
+}
+
+/// No commit waits any more.
+async fn no_standby(world: &World) {
     world.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
     world.execute("SELECT pg_reload_conf()").await;
+}
+
+/// A commit is in the log before anybody sees it, and for long where it waits for a standby. It is written down under its own number,
+/// though nothing that was finished has one as high.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_read_before_it_is_seen_has_its_number() {
+    let cluster = Cluster::start("walnumber").await;
+    let world = World::at("walnumber", &cluster.url(), &cluster.url(), "").await;
+    world.capture_from_the_log(true).await;
+    world.file(1, "5915022", 1).await;
+    let (xid, committed) = commit_that_waits(&world).await;
+    let highest = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint <= $1::text::bigint";
+    assert!(world.hub.query_one(highest, &[&xid]).await.unwrap().get::<_, bool>(0), "it is above what is finished");
+    world.execute("SELECT liaison.wal_drain(pg_current_wal_flush_lsn(), 1000000)").await;
+    let rows = log(&world).await;
+    assert!(rows.iter().any(|(number, table, ..)| *number == xid && table == "sentence"), "{xid}: {rows:?}");
+    no_standby(&world).await;
+    committed.await.unwrap().unwrap();
+    world.drop().await;
+}
+
+/// If it was read there by somebody who did not commit, everything is compared again once it is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_lost_before_it_is_seen_is_compared_when_it_is() {
+    let cluster = Cluster::start("walstandby").await;
+    let world = World::at("walstandby", &cluster.url(), &cluster.url(), "").await;
+    world.capture_from_the_log(true).await;
+    world.file(1, "5915022", 1).await;
+    let (xid, committed) = commit_that_waits(&world).await;
+    read_and_do_not_commit(&world, true).await;
+    // Two workers notice it; the second makes no other slot.
+    for _ in 0..2 {
+        world.execute("SELECT liaison.wal_renew()").await;
+        world.execute("SELECT liaison.wal_everything()").await;
+    }
+    let marked = "SELECT count(*) FROM liaison.change WHERE xid::text = $1 AND tbl = 'sentence' AND id IS NULL";
+    assert!(world.hub.query_one(marked, &[&xid]).await.unwrap().get::<_, i64>(0) > 0);
+    no_standby(&world).await;
     committed.await.unwrap().unwrap();
     world.drop().await;
 }

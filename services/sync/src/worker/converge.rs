@@ -45,11 +45,12 @@ impl Worker {
                 if let Some((reason, message)) = standing.trouble {
                     return Err((partner, reason, message));
                 }
-                let held = self.partners.get(&partner).filter(|s| !s.compare).and_then(|s| {
-                    // A batch that was under way when the terms changed is exact, and follows the old ones.
-                    let follows = |h: &Held| s.terms.open(now).is_none_or(|grant| h.follows(grant));
-                    s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms) && follows(h))
-                });
+                let held =
+                    self.partners.get(&partner).filter(|s| !s.compare || s.terms.open(now).is_none()).and_then(|s| {
+                        // A batch that was under way when the terms changed is exact, and follows the old ones.
+                        let follows = |h: &Held| s.terms.open(now).is_none_or(|grant| h.follows(grant));
+                        s.held.as_ref().filter(|h| h.told.as_ref() == Some(&s.terms) && follows(h))
+                    });
                 let Some(held) = held else { continue };
                 let earlier = before.get(&partner).and_then(Option::as_ref);
                 let later = held.exact_at.as_ref().is_some_and(|point| Some(point) != earlier);
