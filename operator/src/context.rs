@@ -139,11 +139,11 @@ impl Context {
         answer
     }
 
-    /// How many other connections wait for their first visit, as far as the watch has told.
-    pub fn newcomers(&self, visited: &str) -> usize {
+    /// How many connections wait for their first visit, or are at it, as far as the watch has told.
+    pub fn newcomers(&self) -> usize {
         let waits = |other: &Arc<DeserializeGuard<PartnerConnection>>| {
             let there = other.0.as_ref().ok().filter(|there| there.metadata.deletion_timestamp.is_none());
-            there.is_some_and(|there| is_new(there) && there.metadata.name.as_deref() != Some(visited))
+            there.is_some_and(is_new)
         };
         self.connections.as_ref().map_or(0, |all| all.state().iter().filter(|other| waits(other)).count())
     }
@@ -156,7 +156,7 @@ impl Context {
     /// Whose replicas were left, once nobody waits for a first visit any more; each is told once.
     pub fn take_left(&self) -> BTreeSet<String> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if left.is_empty() || self.newcomers("") > 0 { BTreeSet::new() } else { std::mem::take(&mut *left) }
+        if left.is_empty() || self.newcomers() > 0 { BTreeSet::new() } else { std::mem::take(&mut *left) }
     }
 
     /// Now, in whole seconds, which is what Kubernetes keeps.

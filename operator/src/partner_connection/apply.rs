@@ -131,7 +131,7 @@ impl Visit<'_> {
         }
 
         // A replica takes its time anyway: who waits for credentials comes first, when there are many.
-        let others = if new { ctx.newcomers(&self.names.partner) } else { 0 };
+        let others = if new { ctx.newcomers().saturating_sub(1) } else { 0 };
         if others > 0 {
             ctx.leave(&self.names.partner);
             outcome.later = Some(1 + others / FIRST_VISITS);

@@ -113,6 +113,7 @@ impl FanoutArgs {
 /// Runs it and writes the results, as far as they have come, after each number of partners.
 pub async fn bench(args: &FanoutArgs) -> Result<()> {
     args.check()?;
+    render::same(&machine(args)?)?;
     let begun = Instant::now();
     println!("server settings, the same everywhere:");
     for (name, value) in SETTINGS {

@@ -19,6 +19,20 @@ pub fn facts(facts: &[(String, String)]) -> Result<()> {
     figures::store("fanout-facts", facts)
 }
 
+/// That what is there was made with the same: a ratio, or a line through two figures, of different machines says nothing.
+pub fn same(facts: &[(String, String)]) -> Result<()> {
+    let measures: Vec<Measure> = figures::load("fanout")?;
+    let before: Facts = figures::load("fanout-facts")?;
+    let differs = facts.iter().find(|(name, value)| before.iter().any(|(n, v)| n == name && v != value));
+    match differs.filter(|_| !measures.is_empty()) {
+        None => Ok(()),
+        Some((name, value)) => Err(Error::said(format!(
+            "{} was made with another {name} than {value}: move it and fanout-facts.json away, and run all sizes again",
+            figures::path("fanout")
+        ))),
+    }
+}
+
 /// Writes all sections anew.
 pub fn page() -> Result<()> {
     let mut page = fs::read_to_string(PAGE)?;
@@ -129,7 +143,7 @@ fn generated(found: &serde_json::Value) -> String {
 
 fn of_gateway(all: &[serde_json::Value]) -> String {
     let mut text =
-        "Made by `make bench-gateway`.\n\n| what | figure | | taken | beside |\n|---|---:|---|---:|---|\n".to_owned();
+        "Made by `make bench-gateway`; F and G by `make bench-operator`, the pod's rows of C by `make bench-takeover`.\n\n| what | figure | | taken | beside |\n|---|---:|---|---:|---|\n".to_owned();
     for found in all {
         let word = |name: &str| found.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         let value = |name: &str| found.get(name).and_then(serde_json::Value::as_f64);

@@ -1,7 +1,7 @@
 //! The gateway's benchmark, `make bench-gateway`: how long what must not take long takes, with clients that others wrote.
 //!
 //! Each measure replaces its own figures in `target/bench/gateway.json`; `liaison-bench render` puts them into the
-//! documentation. `MEASURES` chooses among them. Needs root, /dev/net/tun, wireguard-go, and for A and G an API server. (F is the operator's.)
+//! documentation. `MEASURES` chooses among them. Needs root, /dev/net/tun, wireguard-go, and for A and H an API server. (F and G are the operator's.)
 
 // A benchmark that cannot go on ends, and says where.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
@@ -33,7 +33,7 @@ fn main() {
     if arguments.first().is_some_and(|first| first == throughput::TUNNEL) {
         return throughput::tunnel(&arguments[1..]);
     }
-    let measures = std::env::var("MEASURES").unwrap_or_else(|_| "A,B,C,D,E,G".to_owned());
+    let measures = std::env::var("MEASURES").unwrap_or_else(|_| "A,B,C,D,E,H".to_owned());
     let mut results = Results::load();
     for measure in measures.split(',') {
         match measure.trim() {
@@ -45,7 +45,7 @@ fn main() {
             "C" => interruptions::kills(&mut results, number("KILLS", 100), number("PLAIN", 3)),
             "D" => interruptions::roaming(&mut results, number("MOVES", 20)),
             "E" => throughput::measure(&mut results, number("TURNS", 5), number("SECONDS", 5)),
-            "G" => outages::measure(&mut results, number("OUTAGES", 10), number("AWAY", 600)),
+            "H" => outages::measure(&mut results, number("OUTAGES", 10), number("AWAY", 600)),
             other => panic!("MEASURES: there is no {other}"),
         }
     }

@@ -1,4 +1,4 @@
-//! G: the API server is away, and a partner is revoked meanwhile. How long from its return until nothing more gets through.
+//! H: the API server is away, and a partner is revoked meanwhile. How long from its return until nothing more gets through.
 
 use std::{thread, time::Duration};
 
@@ -19,7 +19,7 @@ pub fn measure(results: &mut Results, short: usize, long: usize) {
                 for round in 0..short {
                     took.push(stage.outage(away, Duration::from_secs(4 + 3 * u64::from(round))).as_secs_f64());
                     println!(
-                        "G: away {} of {short} times, it {said}; the last took {:.3} s",
+                        "H: away {} of {short} times, it {said}; the last took {:.3} s",
                         round + 1,
                         took[took.len() - 1]
                     );
@@ -30,7 +30,7 @@ pub fn measure(results: &mut Results, short: usize, long: usize) {
         ways.map(one).map(|thread| thread.join().unwrap())
     });
     for (said, short, after_long) in taken {
-        let name = format!("G revoked while the API server {said}, from its return to the last byte");
+        let name = format!("H revoked while the API server {said}, from its return to the last byte");
         results.times(&name, &short);
         results.add(&format!("{name}, after {} s", long.as_secs()), after_long, "s", 1, None);
     }
