@@ -274,7 +274,7 @@ fn ca_params(name: &str, path: Option<u8>, now: Timestamp, until: Timestamp, ser
     params
 }
 
-/// 127 random bits: a serial is positive (RFC 5280 4.1.2.2), and a leading zero byte would be dropped.
+/// 126 random bits: a serial is positive (RFC 5280 4.1.2.2), and a leading zero byte would be dropped, so the two highest are 01.
 fn serial_number(mut random: [u8; 16]) -> SerialNumber {
     random[0] = (random[0] & 0x7f) | 0x40;
     SerialNumber::from_slice(&random)
