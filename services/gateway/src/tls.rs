@@ -50,7 +50,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// aws-lc-rs with AES-GCM only; hybrid post-quantum groups first, classical ones for clients without them.
+/// aws-lc-rs with AES-GCM only; hybrid post-quantum groups, and classical ones; the client's own order chooses among them.
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite, kx_group};
     Arc::new(CryptoProvider {

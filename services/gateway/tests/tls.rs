@@ -82,7 +82,7 @@ async fn hybrid_groups_first_then_classical_ones_and_nothing_weaker() {
         assert_eq!(group_label(Some(group.name())), *label);
     }
     // A client that has both and begins with the hybrid one gets it. (One that begins with the classical one gets that: rustls
-    // does not ask twice.)
+    // takes the client's order.)
     let client = with(&ca, &leaf, vec![all[1].0, all[2].0], &version::TLS13);
     let done = twice(client, Arc::clone(&server)).await;
     assert_eq!(done[0].map(|(group, _)| group), Some(NamedGroup::secp256r1MLKEM768));
