@@ -605,6 +605,45 @@ fn a_gateway_that_is_killed_shakes_hands_with_its_partners_where_they_were() {
 }
 
 #[test]
+fn a_partner_that_moved_is_sent_to_where_it_is_when_all_is_listed_again() {
+    let state = tempfile::TempDir::new().unwrap();
+    let World { a, b, mut gateway, ca: _ca } = world(&[&format!("--state-dir={}", state.path().display())]);
+    let kept = || std::fs::read_to_string(state.path().join("endpoints.json")).unwrap_or_default();
+    let (mut open, file) = a.download(&["--http2"]);
+    let mut moves = |what: &str| {
+        let before = size(&file);
+        eventually(what, Duration::from_secs(10), || size(&file) > before + 50_000);
+        assert!(open.0.try_wait().unwrap().is_none(), "{what}: the connection ended");
+    };
+    moves("where it was");
+    let (shaken, old) = (a.last_handshake(), a.outer_endpoint());
+    eventually("it is kept where it was", Duration::from_secs(10), || kept().contains(&old));
+    a.set_port(40_001);
+    let new = a.outer_endpoint();
+    assert!(new.ends_with(":40001") && new != old, "{old} {new}");
+    moves("where it is");
+    eventually("it is kept where it is", Duration::from_secs(10), || kept().contains(&new) && !kept().contains(&old));
+
+    // Nothing more is heard of it, so that no packet of its own can say again where it is.
+    a.mute(true);
+    let objects = [a.granted(&gateway.public_key), b.granted(&gateway.public_key)];
+    let mut closed = objects[1].clone();
+    closed["spec"]["suspend"] = json!(true);
+    gateway.list(&[&objects[0], &objects[1]]);
+    gateway.list(&[&objects[0], &closed]);
+    let both_heard = || gateway.metric("liaison_gateway_partners_open") == 1;
+    eventually("both lists are acted on", Duration::from_secs(5), both_heard);
+    let before = a.received();
+    eventually("it is sent to where it is", Duration::from_secs(6), || a.received() > before + 1000);
+
+    a.mute(false);
+    moves("when it is heard again");
+    assert_eq!(a.last_handshake(), shaken, "by the session that there was");
+    assert!(kept().contains(&new) && !kept().contains(&old));
+    assert_eq!(gateway.metric("liaison_gateway_connections_cut_total{partner=\"a\"}"), 0);
+}
+
+#[test]
 fn a_listener_that_cannot_be_opened_is_not_told_and_is_tried_again() {
     // The kernel's links have their ports from the start.
     if kernel() {

@@ -267,6 +267,24 @@ impl Partner {
         format!("192.0.2.{}:{}", self.slot * 4 + 2, port.trim())
     }
 
+    /// Has what it sends go nowhere, or to the gateway again; what is sent to it arrives all the time.
+    pub fn mute(&self, muted: bool) {
+        let gateway = format!("192.0.2.{}", self.slot * 4 + 1);
+        if muted {
+            // Nobody's.
+            self.ip(&["neigh", "replace", &gateway, "lladdr", "02:00:00:00:00:01", "dev", "up0", "nud", "permanent"]);
+        } else {
+            self.ip(&["neigh", "del", &gateway, "dev", "up0"]);
+        }
+    }
+
+    /// Bytes that have come to it by its tunnel.
+    pub fn received(&self) -> u64 {
+        let output = self.namespace.command("wg").args(["show", &self.device, "transfer"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Takes it away again.
     pub fn unspoof(&self, address: &str) {
         self.ip(&["addr", "del", &format!("{address}/32"), "dev", &self.device]);
