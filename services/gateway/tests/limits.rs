@@ -86,6 +86,43 @@ fn slow_clients_are_given_up_and_nobody_else_waits() {
 }
 
 #[test]
+fn a_body_that_comes_a_byte_a_second_is_ended_and_nobody_else_waits() {
+    let World { a, b, gateway, ca: _ca } = world(&[]);
+    let held = || gateway.metric("liaison_gateway_connections{partner=\"a\"}");
+    eventually("nothing is held yet", Duration::from_secs(5), || held() == 0);
+    // Ten minutes of it. InfoPol, which reads it all before it answers, is given the 30 s of every request.
+    let slow = |version: &str| {
+        a.sh(&format!(
+            "for i in $(seq 600); do printf x; sleep 1; done | \
+             curl -sS -m 60 --{version} --cacert root.pem --cert chain.pem --key key.pem --resolve $name:443:$gateway \
+             -X POST -T . -o {version} -w '%{{http_code}} %{{size_upload}}' https://$name/echo"
+        ))
+    };
+    std::thread::scope(|scope| {
+        let all = ["http1.1", "http2"].map(|version| scope.spawn(move || (version, slow(version))));
+        eventually("both are held", Duration::from_secs(10), || held() == 2);
+        let mut answered = 0;
+        while !all.iter().all(|one| one.is_finished()) {
+            assert!(b.curl("/echo", &["-d", "a body"]).status.success(), "b was disturbed");
+            assert!(a.curl("/echo", &["-d", "a body"]).status.success(), "its other connections were");
+            answered += 1;
+            sleep(Duration::from_millis(500));
+        }
+        assert!(answered > 10, "{answered}");
+        for one in all {
+            let (version, output) = one.join().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let (code, sent) = said.split_once(' ').unwrap();
+            let why = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(code, "504", "{version}: {why}");
+            // With what frames them.
+            assert!((5..600).contains(&sent.parse::<u32>().unwrap()), "{version}: {sent} bytes were sent");
+        }
+    });
+    eventually("nothing is held", Duration::from_secs(5), || held() == 0);
+}
+
+#[test]
 fn as_many_connections_as_a_partner_may_have_and_no_more() {
     let World { a, b, gateway, ca: _ca } = world(&["--max-connections=4"]);
     let held: Vec<_> = (0..4).map(|_| a.download(&["--http1.1"])).collect();
