@@ -91,7 +91,7 @@ impl Share {
 
     /// Moves the cursor, if its epoch is still ours; returns how many rows that was.
     pub(crate) async fn advance(&self, store: &Client, advance: &Advance<'_>, grant: &Grant) -> Result<u64, Error> {
-        let Advance { epoch, point, hub_identity, batch, head, mark, filled } = advance;
+        let Advance { epoch, after, point, hub_identity, batch, head, mark, filled } = advance;
         let population = subject::scope_json(grant)?;
         // While a later part of the keys still awaits its turn, the data are as old as they were.
         let sql = format!(
@@ -99,7 +99,7 @@ impl Share {
                 as_of = CASE WHEN $6 = 9223372036854775807 THEN $3::text::timestamptz ELSE as_of END,
                 batch = $4, head = $5, filled = $6, seeded = seeded OR $6 = 9223372036854775807,
                 fenced = NOT (seeded OR $6 = 9223372036854775807), groups = $7, agreement = $8, population = $9,
-                mark = $10 WHERE epoch = $11",
+                mark = $10 WHERE epoch = $11 AND batch = $12",
             self.schema()
         );
         let (snapshot, groups) = (point.snapshot.to_string(), grant.group_names());
@@ -119,6 +119,7 @@ impl Share {
                     (&population, Type::JSONB),
                     (&mark, Type::BYTEA),
                     (epoch, Type::INT8),
+                    (after, Type::INT8),
                 ],
             )
             .await

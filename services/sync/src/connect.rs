@@ -5,7 +5,7 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -158,6 +158,7 @@ impl Target {
 pub struct Lanes {
     target: Target,
     opened: AtomicU64,
+    server: std::sync::Mutex<(String, u64)>,
     each: Vec<Mutex<Option<Client>>>,
 }
 
@@ -168,7 +169,8 @@ pub struct Lane<'a>(MutexGuard<'a, Option<Client>>);
 impl Lanes {
     /// `count` lanes, none of them open yet.
     pub fn new(target: Target, count: usize) -> Self {
-        Self { target, opened: AtomicU64::new(0), each: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
+        let server = std::sync::Mutex::default();
+        Self { target, opened: AtomicU64::new(0), server, each: (0..count.max(1)).map(|_| Mutex::new(None)).collect() }
     }
 
     /// How they connect.
@@ -181,6 +183,25 @@ impl Lanes {
         self.opened.load(Ordering::Relaxed)
     }
 
+    /// Which server it is that the last connection was opened to, counted from 0: one that was restarted is another. Its data may be of
+    /// an earlier day.
+    pub fn server(&self) -> u64 {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    async fn open(&self) -> Result<Client, Error> {
+        let client = self.target.connect().await?;
+        let since = client.query_one("SELECT pg_postmaster_start_time()::text", &[]).await;
+        let since = since.map_err(|e| Error::postgres(self.target.side(), &e))?;
+        let since = since.try_get(0).map_err(|e| Error::postgres(self.target.side(), &e))?;
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.0 != since {
+            let first = server.0.is_empty();
+            *server = (since, server.1 + u64::from(!first));
+        }
+        Ok(client)
+    }
+
     /// Waits for the lane of `key`, and opens it if it is not open.
     pub async fn lane(&self, key: &str) -> Result<Lane<'_>, Error> {
         let mut hasher = DefaultHasher::new();
@@ -188,7 +209,7 @@ impl Lanes {
         let index = usize::try_from(hasher.finish() % self.each.len() as u64).unwrap_or(0);
         let mut guard = self.each[index].lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
-            *guard = Some(self.target.connect().await?);
+            *guard = Some(self.open().await?);
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
         Ok(Lane(guard))

@@ -100,9 +100,6 @@ pub enum Error {
         "{0} is under a legal hold: its replica is closed and kept; remove spec.legalHold, or run `liaison-sync disposal release`"
     )]
     LegalHold(PartnerName),
-    /// A picture whose bytes do not have the hash under which they stand.
-    #[error("an image of the hub does not have the SHA-256 under which it stands; reload the images")]
-    BadImage,
     /// Something read back makes no sense.
     #[error("{0}")]
     Corrupt(String),
@@ -152,7 +149,6 @@ impl Error {
             Self::NotSeeded(_) => "NotSeeded",
             Self::NotOurs { .. } => "NotOurs",
             Self::LegalHold(_) => "LegalHold",
-            Self::BadImage => "BadImage",
             Self::Corrupt(_) => "Corrupt",
             Self::Config(_) => "InvalidConfiguration",
             Self::Kubernetes(_) => "KubernetesError",

@@ -23,7 +23,7 @@ use crate::{
     mark,
     rebuild::{self, Rebuild},
     record::Hash,
-    replica::{self, Advance, Share},
+    replica::{self, Advance, Share, Stand},
     subject::scope_json,
     terms::{Grant, Scope, Terms},
     together::Group,
@@ -179,7 +179,7 @@ pub async fn lease(
     if settlement.rebuild {
         // It may be of an earlier day, with files that have left since: it is not shown.
         tracing::warn!(%partner, "replica and ledger disagree: the replica is made anew");
-        held.share.fence(store, epoch, true).await?;
+        held.share.fence(store, held.stand(), true).await?;
         (held.cursor.fenced, held.cursor.seeded) = (true, false);
         held.rebuild = Some(Rebuild { hide: true });
     } else if is_beside && going_on.is_none() {
@@ -237,6 +237,11 @@ impl Held {
         (self.rebuild, self.goes_on, self.stranger) = (None, false, false);
     }
 
+    /// Where its cursor is, if nobody has put the replica back.
+    fn stand(&self) -> Stand {
+        Stand { epoch: self.epoch, batch: self.cursor.batch }
+    }
+
     /// How many batches its ledger has.
     pub fn ledger(&self) -> i64 {
         self.chain.0
@@ -263,7 +268,9 @@ impl Held {
     pub fn narrows(&self, grant: &Grant) -> bool {
         let groups = grant.group_names();
         let fewer = self.cursor.groups.iter().any(|group| !groups.contains(group));
-        fewer || self.scope().is_some_and(|scope| !grant.scope.contains(&scope))
+        // One that cannot be read may be any.
+        let unknown = self.cursor.population.is_some() && self.scope().is_none();
+        fewer || unknown || self.scope().is_some_and(|scope| !grant.scope.contains(&scope))
     }
 
     /// Writes the terms into the cursor, if it does not bear them.
@@ -272,7 +279,7 @@ impl Held {
             return Ok(false);
         }
         self.told = None;
-        self.share.write_terms(store, self.epoch, terms).await?;
+        self.cursor.fenced = self.share.write_terms(store, self.stand(), terms).await?;
         self.told = Some(terms.clone());
         Ok(true)
     }
@@ -301,7 +308,7 @@ impl Held {
         if let Some(whole) = self.unfenced(grant)
             && !faults.makes(Fault::NarrowedUnfenced)
         {
-            self.share.fence(store, self.epoch, whole).await?;
+            self.share.fence(store, self.stand(), whole).await?;
             self.cursor.fenced = true;
             self.cursor.seeded &= !whole;
             faults.at(Step::Narrowing, &self.partner).await?;
@@ -343,7 +350,7 @@ impl Held {
     /// Writes the as-of row.
     pub async fn touch(&mut self, store: &mut Client) -> Result<(), Error> {
         if let Some(point) = &self.exact_at {
-            self.share.touch(store, self.epoch, point, self.passage.marked.as_ref()).await?;
+            self.share.touch(store, self.stand(), point, self.passage.marked.as_ref()).await?;
             self.cursor.as_of_millis = Some(point.millis);
             if let Some((point, mark)) = self.passage.marked.take() {
                 self.cursor.snapshot = Some(point.snapshot);
@@ -422,11 +429,12 @@ impl Held {
         faults: &Faults,
     ) -> Result<Written, Error> {
         if faults.makes(Fault::EpochIgnored) {
-            self.epoch = self.share.cursor(store).await?.epoch;
+            let cursor = self.share.cursor(store).await?;
+            (self.epoch, self.cursor.batch) = (cursor.epoch, cursor.batch);
         }
         let exact_at = (filled == ALL).then(|| point.clone());
-        let epoch = self.epoch;
-        let advance = |batch, head, mark| Advance { epoch, point, hub_identity, batch, head, mark, filled };
+        let Stand { epoch, batch: after } = self.stand();
+        let advance = |batch, head, mark| Advance { epoch, after, point, hub_identity, batch, head, mark, filled };
         let Some(Recorded { batch, head }) = recorded else {
             if let Some(mark) = mark {
                 let (batch, head) = (self.cursor.batch, self.cursor.head.clone());

@@ -34,11 +34,22 @@ pub struct Share {
     pictures: Option<String>,
 }
 
+/// Where a cursor is while nobody else writes it: a store that is put back, or is another's copy, may bear our lease, and not our last batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Stand {
+    /// Our lease.
+    pub epoch: i64,
+    /// The last batch that landed.
+    pub batch: i64,
+}
+
 /// What the cursor is to say after a transaction.
 #[derive(Debug)]
 pub struct Advance<'a> {
     /// The lease.
     pub epoch: i64,
+    /// The batch that it bears before.
+    pub after: i64,
     /// The snapshot that the replica follows from now on.
     pub point: &'a Point,
     /// The hub that it is of.
@@ -242,19 +253,23 @@ impl Share {
         if rows == 1 { Ok(()) } else { Err(Error::Fenced { partner: self.partner.clone(), epoch }) }
     }
 
-    /// Writes what the partner's people are told and may do, and whether they may at all. No record changes.
-    pub async fn write_terms(&self, store: &Client, epoch: i64, terms: &Terms) -> Result<(), Error> {
+    /// Writes what the partner's people are told and may do, and whether they may at all. No record changes. One that was closed is
+    /// opened behind a fence: what has left since is still there. Returns whether there is one.
+    pub async fn write_terms(&self, store: &Client, at: Stand, terms: &Terms) -> Result<bool, Error> {
         let Terms { partner: _, generation, name_en, name_fr, time_zone, authorized_until, suspended, grant, .. } =
             terms;
         let until = authorized_until.filter(|_| grant.is_some()).map(|until| until.to_string());
         let purposes = grant.as_ref().map_or_else(Vec::new, |g| g.purposes.clone());
         let sql = format!(
             "UPDATE {}.cursor SET generation = $1, partner_en = $2, partner_fr = $3, time_zone = $4,
-                authorized_until = $5::text::timestamptz, suspended = $6, purposes = $7 WHERE epoch = $8",
+                authorized_until = $5::text::timestamptz, suspended = $6, purposes = $7,
+                fenced = fenced OR snapshot IS NOT NULL AND NOT $6 AND coalesce($5::text::timestamptz > now(), false)
+                    AND (suspended OR coalesce(authorized_until <= now(), true))
+             WHERE epoch = $8 AND batch = $9 RETURNING fenced",
             self.schema
         );
         let told = store
-            .execute_typed(
+            .query_typed(
                 &sql,
                 &[
                     (generation, Type::INT8),
@@ -264,20 +279,26 @@ impl Share {
                     (&until, Type::TEXT),
                     (suspended, Type::BOOL),
                     (&purposes, Type::TEXT_ARRAY),
-                    (&epoch, Type::INT8),
+                    (&at.epoch, Type::INT8),
+                    (&at.batch, Type::INT8),
                 ],
             )
             .await
             .map_err(|e| self.error(&e))?;
-        self.ours(told, epoch)
+        self.ours(told.len() as u64, at.epoch)?;
+        told.first().map_or(Ok(false), |row| row.try_get(0).store())
     }
 
     /// Refuses reads until the batch that narrows the scope has landed; with `whole`, until the replica is complete.
-    pub async fn fence(&self, store: &Client, epoch: i64, whole: bool) -> Result<(), Error> {
-        let sql =
-            format!("UPDATE {}.cursor SET fenced = true, seeded = seeded AND NOT $1 WHERE epoch = $2", self.schema);
-        let fenced = store.execute_typed(&sql, &[(&whole, Type::BOOL), (&epoch, Type::INT8)]).await;
-        self.ours(fenced.map_err(|e| self.error(&e))?, epoch)
+    pub async fn fence(&self, store: &Client, at: Stand, whole: bool) -> Result<(), Error> {
+        let sql = format!(
+            "UPDATE {}.cursor SET fenced = true, seeded = seeded AND NOT $1 WHERE epoch = $2 AND batch = $3",
+            self.schema
+        );
+        let parameters: &[(&(dyn ToSql + Sync), Type)] =
+            &[(&whole, Type::BOOL), (&at.epoch, Type::INT8), (&at.batch, Type::INT8)];
+        let fenced = store.execute_typed(&sql, parameters).await;
+        self.ours(fenced.map_err(|e| self.error(&e))?, at.epoch)
     }
 
     /// The replica is exact at `point`, and nothing changed for it: the as-of row, the only write when nothing changes. The
@@ -285,21 +306,26 @@ impl Share {
     pub async fn touch(
         &self,
         store: &Client,
-        epoch: i64,
+        at: Stand,
         point: &Point,
         marked: Option<&(Point, Mark)>,
     ) -> Result<(), Error> {
         let sql = format!(
             "UPDATE {}.cursor SET as_of = $1::text::timestamptz, snapshot = coalesce($2::text::pg_snapshot, snapshot),
-                mark = coalesce($3, mark) WHERE epoch = $4",
+                mark = coalesce($3, mark) WHERE epoch = $4 AND batch = $5",
             self.schema
         );
         let snapshot = marked.map(|(point, _)| point.snapshot.to_string());
         let mark = marked.map(|(_, mark)| mark.as_slice());
-        let parameters: &[(&(dyn ToSql + Sync), Type)] =
-            &[(&point.as_of, Type::TEXT), (&snapshot, Type::TEXT), (&mark, Type::BYTEA), (&epoch, Type::INT8)];
+        let parameters: &[(&(dyn ToSql + Sync), Type)] = &[
+            (&point.as_of, Type::TEXT),
+            (&snapshot, Type::TEXT),
+            (&mark, Type::BYTEA),
+            (&at.epoch, Type::INT8),
+            (&at.batch, Type::INT8),
+        ];
         let touched = store.execute_typed(&sql, parameters).await.map_err(|e| self.error(&e))?;
-        self.ours(touched, epoch)
+        self.ours(touched, at.epoch)
     }
 
     /// Only the cursor moves: there was nothing to write.

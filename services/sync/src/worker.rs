@@ -42,6 +42,8 @@ struct State {
     slot: Slot,
     terms: Terms,
     held: Option<Held>,
+    /// The store's server when the lease was taken.
+    server: u64,
     busy: bool,
     compare: bool,
     failures: u32,
@@ -143,6 +145,7 @@ impl Worker {
                     let state = State {
                         slot: self.slots,
                         held: None,
+                        server: 0,
                         busy: false,
                         compare: false,
                         failures: 0,
@@ -307,13 +310,19 @@ impl Worker {
         }
         let name = partner.clone();
         let terms = state.terms.clone();
-        let Some(mut held) = state.held.take() else {
+        let server = context.store.server();
+        // What it was on another may have been put back, or lost: step 1 again.
+        let same = state.server == server;
+        if !same && state.held.is_some() {
+            *room = room.saturating_add(1);
+        }
+        let Some(mut held) = state.held.take().filter(|_| same) else {
             if *room == 0 {
                 state.let_go();
                 return false;
             }
             *room -= 1;
-            state.busy = true;
+            (state.busy, state.server) = (true, server);
             self.tasks.spawn(timed(name.clone(), 30, async move { take_lease(&context, &name, &terms).await }));
             return true;
         };

@@ -167,3 +167,77 @@ async fn marks_are_left_only_where_changes_were_passed() {
     worker.shut_down().await;
     world.drop().await;
 }
+
+/// The store was put back, or another took its place that lacked the last batches, while a worker held the lease: the replica
+/// bears the lease, and not the last batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_put_back_under_its_worker_is_made_anew() {
+    let mut world = World::new("underworker").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    world.file(2, "5915022", 1).await;
+    let terms = terms(&partner, &["identity", "sentence"], r#"{"anyOf":[{"municipalities":["5915022"]}]}"#);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    let share = ident(&partner.share_schema());
+    let tables = ["record", "subject", "cursor"];
+    let each = |sql: &dyn Fn(&str) -> String| tables.map(sql).join(";");
+    world.store.batch_execute(&each(&|t| format!("CREATE TABLE kept_{t} AS TABLE {share}.{t}"))).await.unwrap();
+    // File 2 leaves.
+    world.execute("UPDATE oms.offender SET municipality = '4711066' WHERE id = 2").await;
+    worker.converge(now()).await.unwrap();
+    let columns = "SELECT string_agg(quote_ident(column_name), ',') FROM information_schema.columns
+                   WHERE table_schema = $1 AND table_name = $2 AND is_generated = 'NEVER'";
+    for table in tables {
+        let row = world.store.query_one(columns, &[&partner.share_schema(), &table]).await.unwrap();
+        let columns: String = row.get(0);
+        let back = format!(
+            "DELETE FROM {share}.{table}; INSERT INTO {share}.{table} ({columns}) SELECT {columns} FROM kept_{table}"
+        );
+        world.store.batch_execute(&back).await.unwrap();
+    }
+    world.execute("UPDATE oms.sentence SET length_days = 7").await;
+    let (_, reason, message) = worker.converge(now()).await.unwrap_err();
+    assert_eq!(reason, "LeaseHeld", "what it would write on is not what it left: {message}");
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&terms).await;
+    world.check_i2(&partner).await;
+    drop(worker);
+    world.drop().await;
+}
+
+/// What left while a connection was closed is not shown when it is opened again: reads wait for the batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_closed_is_opened_behind_a_fence() {
+    let mut world = World::new("reopened").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    world.file(2, "5915022", 1).await;
+    let mut terms = terms(&partner, &["identity", "sentence"], r#"{"anyOf":[{"municipalities":["5915022"]}]}"#);
+    let mut worker = world.worker("w", Budget::default(), Faults::default());
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    let fenced = format!("SELECT fenced FROM {}.cursor", ident(&partner.share_schema()));
+    let fenced = async || world.store.query_one(&fenced, &[]).await.unwrap().get::<_, bool>(0);
+    terms.generation += 1;
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    assert!(!fenced().await, "one that is open stays so");
+    terms.suspended = true;
+    worker.set_terms(vec![terms.clone()]);
+    worker.converge(now()).await.unwrap();
+    world.execute("UPDATE oms.offender SET sealed_on = '2026-11-01' WHERE id = 2").await;
+    terms.suspended = false;
+    worker.set_terms(vec![terms.clone()]);
+    assert!(worker.round(now()).await.unwrap(), "it is told");
+    worker.wait(std::time::Duration::from_secs(10)).await;
+    assert!(fenced().await, "file 2 is there yet");
+    worker.converge(now()).await.unwrap();
+    assert!(!fenced().await);
+    world.check_i1(&terms).await;
+    drop(worker);
+    world.drop().await;
+}
