@@ -102,7 +102,7 @@ fn a_body_that_comes_a_byte_a_second_is_ended_and_nobody_else_waits() {
         let all = ["http1.1", "http2"].map(|version| scope.spawn(move || (version, slow(version))));
         eventually("both are held", Duration::from_secs(10), || held() == 2);
         let mut answered = 0;
-        while !all.iter().all(|one| one.is_finished()) {
+        while !all.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             assert!(b.curl("/echo", &["-d", "a body"]).status.success(), "b was disturbed");
             assert!(a.curl("/echo", &["-d", "a body"]).status.success(), "its other connections were");
             answered += 1;
