@@ -53,6 +53,12 @@ pub fn preshared_entry(key: &[u8]) -> String {
     digest.iter().take(20).fold(String::with_capacity(40), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// Whether a Curve25519 public key is written as `wg pubkey` prints it: below 2^255 - 19. WireGuard takes other numbers for the same key.
+pub fn is_canonical(key: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = key;
+    *high < 0x7f || (*high == 0x7f && !(middle.iter().all(|byte| *byte == 0xff) && *low >= 0xed))
+}
+
 /// The Secret that has the entry of this name.
 pub fn preshared_secret(entry: &str) -> Option<&'static str> {
     let digit = entry.chars().next()?.to_digit(16)?;
@@ -79,4 +85,21 @@ pub mod conditions {
     pub const VERIFIED: &str = "Verified";
     /// Of an agreement: today lies between its dates.
     pub const IN_FORCE: &str = "InForce";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_canonical;
+
+    #[test]
+    fn a_key_is_written_in_one_way() {
+        let with = |low: u8, high: u8| {
+            let mut key = [0xff; 32];
+            (key[0], key[31]) = (low, high);
+            key
+        };
+        assert!(is_canonical(&[9; 32]) && is_canonical(&with(0xec, 0x7f)) && is_canonical(&with(0xff, 0x7e)));
+        // 2^255 - 19 is 0 again, and the highest bit says nothing.
+        assert!(!is_canonical(&with(0xed, 0x7f)) && !is_canonical(&[0x89; 32]));
+    }
 }

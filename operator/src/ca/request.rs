@@ -62,6 +62,10 @@ pub fn read_request(pem: &str) -> Result<Request, String> {
             "must carry an ECDSA key on P-256 or P-384, as of `openssl ecparam -name prime256v1 -genkey`".to_owned()
         );
     }
+    // The same key compressed would have another digest, and be another key to whoever remembers that one was revoked.
+    if spki.subject_public_key.data.first() != Some(&0x04) {
+        return Err("must carry its key uncompressed, as openssl does without `-conv_form`".to_owned());
+    }
     request
         .verify_signature()
         .map_err(|_| "must be signed with the key that it carries; its signature does not verify".to_owned())?;
@@ -83,6 +87,14 @@ pub fn read_request(pem: &str) -> Result<Request, String> {
 mod tests {
     use super::{super::tests::request, *};
 
+    /// By `openssl ec -conv_form compressed` and `openssl req -new`.
+    const COMPRESSED: &str = "-----BEGIN CERTIFICATE REQUEST-----\n\
+        MIGlME4CAQAwDDEKMAgGA1UEAwwBYTA5MBMGByqGSM49AgEGCCqGSM49AwEHAyIA\n\
+        AjesjFQE+7QrcvXYBUYcdyJPciExX7cF5ahiWRvU358UoAAwCgYIKoZIzj0EAwID\n\
+        RwAwRAIgajwLet9GQ1wAXEJHGJodNn6Y6sSwVLIRRqWHZvYOtoACIB16NoJEbSGY\n\
+        Cqjb0EvWT8eQwG4VFw3dxnvHI7s+Besb\n\
+        -----END CERTIFICATE REQUEST-----\n";
+
     #[test]
     fn says_what_is_wrong_with_a_request() {
         let good = request(&rcgen::PKCS_ECDSA_P256_SHA256, "a");
@@ -92,6 +104,7 @@ mod tests {
             (format!("{good}{good}"), "one request only"),
             (format!("{good}-----BEGIN PRIVATE KEY-----"), "must not hold a private key"),
             (request(&rcgen::PKCS_ED25519, "a"), "P-256 or P-384"),
+            (COMPRESSED.to_owned(), "uncompressed"),
             (
                 "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned(),
                 "cannot be read",

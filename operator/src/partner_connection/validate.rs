@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use liaison_crds::{
     PartnerConnection, SharingAgreement,
     acceptance::{self, Refusal},
+    is_canonical,
     partner_connection::{CustodyKeys, Enrolment, IssuerRef, KeyCustody, PresharedKey},
 };
 
@@ -179,9 +180,13 @@ pub fn store_of(connection: &PartnerConnection, default_store: &str) -> String {
     asked.or(used).map_or_else(|| default_store.to_owned(), Clone::clone)
 }
 
-/// The 32 bytes of a Curve25519 key; none for what is no key, or a point of small order, with which there is no secret.
+/// The 32 bytes of a Curve25519 key; none for what is no key, for another way to write one, or a point of small order, with which there
+/// is no secret.
 fn wire_guard_key(text: &str) -> Option<[u8; 32]> {
     let bytes: [u8; 32] = STANDARD.decode(text).ok()?.try_into().ok()?;
+    if !is_canonical(&bytes) {
+        return None;
+    }
     let probe = x25519_dalek::StaticSecret::from([7; 32]);
     probe.diffie_hellman(&x25519_dalek::PublicKey::from(bytes)).was_contributory().then_some(bytes)
 }

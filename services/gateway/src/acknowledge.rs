@@ -35,6 +35,8 @@ struct Entry {
     revoked: bool,
     /// That everything is revoked.
     word: Word,
+    /// The generation that asked for this word.
+    asked: Option<i64>,
     /// A `notBefore` that is not in status yet.
     owed_not_before: Option<Timestamp>,
     /// What this process has seen revoked.
@@ -66,15 +68,18 @@ impl Acknowledgements {
         entry.generation = object.metadata.generation;
         let asked = object.spec.revocation.clone().unwrap_or_default();
 
-        if let Word::Said(at) = &entry.word
-            && entry.written.revoked_at.as_ref() == Some(at)
-        {
+        // The shard's other process may have given it, or a later one: said again, it would meet the keys that came since.
+        let given =
+            entry.written.revoked_at.is_some() && entry.asked.is_some() && entry.written.generation >= entry.asked;
+        let read_back = matches!(&entry.word, Word::Said(at) if entry.written.revoked_at.as_ref() == Some(at));
+        if given || read_back {
             entry.word = Word::Given;
         }
         // After a restart it may be the one that was acknowledged before; that word stands while nobody touches spec.
         let known = first && entry.written.revoked_at.is_some() && entry.written.generation == entry.generation;
         if asked.revoked && !entry.revoked && !known {
             entry.word = Word::Owed;
+            entry.asked = entry.generation;
             entry.floor = entry.floor.max(Floor::revoked_at(now));
         }
         entry.revoked = asked.revoked;
@@ -238,6 +243,31 @@ mod tests {
         api.spec(&json!({"revoked": true}));
         api.observe(30);
         assert_eq!(api.gateway.owed(), [partner()], "it may have been another one in between");
+    }
+
+    #[test]
+    fn of_two_processes_one_gives_the_word_and_the_other_never_again() {
+        let mut api = Api::new();
+        api.observe(0);
+        let active = std::mem::replace(&mut api.gateway, Acknowledgements::new("g".into()));
+        api.observe(1);
+        api.spec(&json!({"revoked": true}));
+        // The one that stands by sees it, and says nothing.
+        api.observe(10);
+        let standby = std::mem::replace(&mut api.gateway, active);
+        api.observe(10);
+        let word = api.due(11);
+        api.write(word.clone());
+        // The partner comes back with other keys; then the standby serves.
+        api.spec(&json!({"revoked": false}));
+        api.gateway = standby;
+        let floor = api.observe(100);
+        assert!(!floor.revokes(Some(api.at(100).wall)));
+        assert!(api.gateway.owed().is_empty(), "a word of now would revoke the other keys too");
+        // Another revocation is told, by whichever serves.
+        api.spec(&json!({"revoked": true}));
+        api.observe(200);
+        assert_eq!(api.due(201).unwrap()["revokedAt"], "2027-01-15T08:03:21Z");
     }
 
     #[test]

@@ -147,8 +147,8 @@ impl<T: Tunnel + ?Sized> Control<T> {
                 biased;
                 () = stop.cancelled() => return,
                 change = feeds.changes.recv() => {
-                    // Without a source there is no word any more; the limit does the rest.
-                    let Some(change) = change else { stop.cancelled().await; return };
+                    // Without a source there is no word any more, nor a tick that would cut who may no longer be served: it ends.
+                    let Some(change) = change else { return };
                     let mut changed = self.take(change);
                     while let Ok(change) = feeds.changes.try_recv() {
                         changed |= self.take(change);

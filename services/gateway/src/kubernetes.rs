@@ -64,16 +64,27 @@ const GONE: Duration = Duration::from_secs(3);
 /// and on a new one for half a minute; one that was cut off for a while hears what was said meanwhile only when the server's TCP tries
 /// again, which it does ever more rarely. And it tries what failed again by itself, which [`follow`] does.
 pub fn client(config: kube::Config) -> Result<Client, kube::Error> {
+    if config.proxy_url.is_some() {
+        // What is behind a proxy, the proxy knows.
+        return Client::try_from(config);
+    }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_keepalive(Some(CONNECT));
     tcp.set_keepalive_interval(Some(CONNECT));
     tcp.set_tcp_user_timeout(Some(GONE));
-    let http = HttpClient::builder(TokioExecutor::new()).build(config.rustls_https_connector_with_connector(tcp)?);
+    // With TLS: a machine may take a connection of which its program does not know.
+    let connector = ServiceBuilder::new()
+        .map_future(|connecting| -> BoxFuture<'static, Result<_, BoxError>> {
+            Box::pin(async { timeout(GONE, connecting).await? })
+        })
+        .service(config.rustls_https_connector_with_connector(tcp)?);
+    let http = HttpClient::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
@@ -115,6 +126,14 @@ impl Broken {
 
     fn away(what: &str) -> Self {
         Self::Away(what.to_owned())
+    }
+
+    /// A refusal, unless something was heard.
+    fn unless(self, heard: bool) -> Self {
+        match self {
+            Self::Away(said) if !heard => Self::Refused(said),
+            other => other,
+        }
     }
 }
 
@@ -187,17 +206,22 @@ where
         bookmarks: true,
         ..WatchParams::default()
     };
+    // Who has just answered with a list is there: a watch that never says a word is refused.
+    let mut heard = false;
     loop {
         let stream = timeout(LIST, api.watch(&watch, &version))
             .await
-            .map_err(|_| Broken::away("watch: time-out"))?
-            .map_err(|error| Broken::of("watch", &error))?;
+            .map_err(|_| Broken::away("watch: time-out").unless(heard))?
+            .map_err(|error| Broken::of("watch", &error).unless(heard))?;
         let mut stream = pin!(stream);
         loop {
             let event = timeout(SILENCE, stream.next()).await.map_err(|_| Broken::away("watch: silence"))?;
             let Some(event) = event else { break };
-            let event = event.map_err(|error| Broken::of("watch", &error))?;
-            breaks.refused = 0;
+            let event = event.map_err(|error| Broken::of("watch", &error).unless(heard))?;
+            if !matches!(event, WatchEvent::Error(_)) {
+                heard = true;
+                breaks.refused = 0;
+            }
             let (word, at) = match event {
                 WatchEvent::Added(k) | WatchEvent::Modified(k) => {
                     let at = k.meta().resource_version.clone();

@@ -86,6 +86,9 @@ pub enum Error {
     /// The tunnel's device is gone.
     #[error("the tunnel device is gone")]
     DeviceGone,
+    /// Nobody is left who would cut a partner that is revoked.
+    #[error("what follows the API server ended by itself")]
+    ControlEnded,
 }
 
 /// Runs against the Kubernetes API until `stop`.
@@ -215,7 +218,7 @@ pub async fn serve(
     let listener = socket.listen(serve::BACKLOG)?;
     let enrolment = enrolment.listen(serve::BACKLOG)?;
     let control = Control::new(&config, secrets, Arc::clone(&gate), tunnel, addresses, Arc::clone(&readiness.serving));
-    let control = tokio::spawn(control.run(feeds, ending.clone()));
+    let mut control = tokio::spawn(control.run(feeds, ending.clone()));
     let accepting = tokio::spawn(serve::accept(Arc::clone(&gate), listener, Door::Https, ending.clone()));
     let enrolling = tokio::spawn(serve::accept(Arc::clone(&gate), enrolment, Door::Enrolment, ending.clone()));
     readiness.started.store(true, Ordering::Relaxed);
@@ -226,6 +229,7 @@ pub async fn serve(
         biased;
         () = stop.cancelled() => Ok(()),
         () = failed.cancelled() => Err(Error::DeviceGone),
+        _ = &mut control => Err(Error::ControlEnded),
         ended = health => Err(ended.map_err(io::Error::other).flatten().err().map_or(Error::DeviceGone, Error::Listen)),
     };
     readiness.started.store(false, Ordering::Relaxed);
@@ -237,6 +241,8 @@ pub async fn serve(
         }
     };
     let _ = timeout(DRAIN, drained).await;
-    let _ = control.await;
+    if !control.is_finished() {
+        let _ = control.await;
+    }
     result
 }

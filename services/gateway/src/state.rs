@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use liaison_crds::{GatewayName, PartnerConnection, gateway, revocation::Floor};
+use liaison_crds::{GatewayName, PartnerConnection, gateway, is_canonical, revocation::Floor};
 use liaison_records::names::PartnerName;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -52,9 +52,10 @@ impl fmt::Debug for Fingerprint {
 pub struct WireGuardKey(pub [u8; 32]);
 
 impl WireGuardKey {
-    /// Parses base64 as `wg pubkey` prints it.
+    /// Parses base64 as `wg pubkey` prints it. None for another way to write a key, which would be two keys here and one to WireGuard.
     pub fn parse(text: &str) -> Option<Self> {
-        Some(Self(STANDARD.decode(text).ok()?.try_into().ok()?))
+        let bytes = STANDARD.decode(text).ok()?.try_into().ok()?;
+        is_canonical(&bytes).then_some(Self(bytes))
     }
 }
 
