@@ -123,7 +123,7 @@ fn served(partner: &Partner) -> bool {
     partner.curl(&["--max-time", "1", "--fail", &url]).status.success()
 }
 
-/// How many ways of UDP the node remembers that lead to a pod.
+/// How many ways of UDP by a Service the node remembers that lead to a pod.
 fn tracked(pod: &str) -> usize {
     output("conntrack", &["-L", "-p", "udp", "--reply-src", pod], None).lines().count()
 }
@@ -134,7 +134,7 @@ fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() 
     assert_eq!(search(&vancouver).0, 200);
     // `make bench-takeover` asks for more.
     let times = std::env::var("KILLS").map_or(2, |kills| kills.parse().expect("KILLS is a number"));
-    for _ in 0..times {
+    for round in 0..times {
         wait("one gateway to serve, and another to stand by", Duration::from_secs(120), || {
             let ready = [
                 "-n",
@@ -149,7 +149,10 @@ fn t52_the_gateway_that_serves_is_gone_and_the_other_serves_where_it_left_off() 
         });
         let before = active();
         let address = kubectl(&["-n", "liaison-gateway", "get", &before[0], "-o", "jsonpath={.status.podIP}"]);
-        assert!(served(&vancouver) && tracked(&address) > 0, "packets go to the pod that serves");
+        assert!(served(&vancouver));
+        // None where the gateway called first, as it does after a takeover: then the partner answers to where that came from.
+        let ways = tracked(&address);
+        assert!(round > 0 || ways > 0, "packets go by the Service to the pod that serves");
         let started = Instant::now();
         kubectl(&["-n", "liaison-gateway", "delete", &before[0], "--grace-period=0", "--force", "--wait=false"]);
         // The one that was deleted may answer for a moment yet.
