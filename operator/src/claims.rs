@@ -213,7 +213,7 @@ pub fn is_key(name: &str) -> bool {
 /// What a claim remembers of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// When it was first seen, to the second.
+    /// When it was first seen, to the second; of a key that was enrolled, when what it was asked for by was.
     pub first_seen: Timestamp,
     /// Whether it was revoked.
     pub revoked: bool,

@@ -15,18 +15,19 @@ use k8s_openapi::{
     ByteString,
     api::{
         certificates::v1::CertificateSigningRequest,
+        coordination::v1::Lease,
         core::v1::{ConfigMap, Secret},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::{DeserializeGuard, DynamicObject, GroupVersionKind},
     discovery::ApiResource,
 };
 use liaison_crds::{
-    PARTNER_LABEL, PartnerConnection,
+    PARTNER_LABEL, PartnerConnection, REVOKED_ANNOTATION,
     enrolment::{Grounds, NAMESPACE_LABEL, SIGNER, digest, proof},
 };
 use liaison_operator::{context::Context, install, metrics::Metrics, partner_connection};
@@ -262,6 +263,65 @@ async fn a_revocation_takes_it_all(stage: &Stage, gateway: &Gateway, p: &str) {
     let old = gateway.ask(p, &Grounds::Token(proof(&second))).await;
     stage.settle(p).await;
     assert_eq!(gateway.answer(&old).await, Err("TokenUnknown".into()));
+}
+
+#[tokio::test]
+async fn i6_what_a_revoked_leaf_or_token_brought_goes_with_it_however_new() {
+    let stage = Stage::new("enroldated").await;
+    let gateway = Gateway::new(&stage).await;
+    let p = format!("r{}", std::process::id());
+    stage.agree(&[&p]).await;
+    let mut object = enrolling(&p, 1);
+    stage.apply(&object).await;
+    stage.settle(&p).await;
+    let first = gateway.ask(&p, &Grounds::Token(proof(&token(&stage, &p).await.unwrap()))).await;
+    stage.settle(&p).await;
+    assert!(gateway.answer(&first).await.is_ok());
+    // As if that had been last year.
+    let leases: Api<Lease> = stage.system();
+    let of_p = ListParams::default().labels(&format!("{PARTNER_LABEL}={p}"));
+    for lease in leases.list(&of_p).await.unwrap() {
+        let older = json!({"spec": {"acquireTime": "2025-01-01T00:00:00.000000Z"}});
+        leases.patch(&lease.name_any(), &PatchParams::default(), &Patch::Merge(&older)).await.unwrap();
+    }
+    stage.settle(&p).await;
+
+    // A renewal, and a renewal of that.
+    let held = async || stage.get(&p).await.unwrap().status.unwrap().certificates;
+    for _ in 0..2 {
+        let newest = held().await[0].sha256.clone();
+        let name = gateway.ask(&p, &Grounds::Leaf(newest)).await;
+        stage.settle(&p).await;
+        assert!(gateway.answer(&name).await.is_ok());
+    }
+    let before = held().await;
+    let seen = before.iter().map(|held| held.key_first_seen.as_ref().unwrap().0.to_string());
+    assert_eq!(seen.collect::<Vec<_>>(), ["2025-01-01T00:00:00Z"; 2]);
+
+    // Both are younger than the date. One more is asked for before the operator hears of it.
+    let late = gateway.ask(&p, &Grounds::Leaf(before[0].sha256.clone())).await;
+    object["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2025-06-01T00:00:00Z"});
+    object["spec"]["credentials"]["wireGuard"] = connection(&p)["spec"]["credentials"]["wireGuard"].clone();
+    stage.apply(&object).await;
+    stage.settle(&p).await;
+    assert!(held().await.is_empty());
+    assert_eq!(gateway.answer(&late).await, Err("LeafUnknown".into()));
+    let claims = leases.list(&of_p).await.unwrap();
+    let revoked = claims.iter().filter(|lease| lease.annotations().contains_key(REVOKED_ANNOTATION));
+    let keys = before.iter().map(|held| liaison_operator::claims::request_lease(&held.public_key_sha256));
+    let revoked: Vec<_> = revoked.map(ResourceExt::name_any).collect();
+    assert!(keys.clone().all(|key| revoked.contains(&key)), "{revoked:?}");
+
+    // A new token begins anew.
+    object["spec"]["credentials"]["certificate"]["enrolment"]["tokenNumber"] = json!(2);
+    stage.apply(&object).await;
+    stage.settle(&p).await;
+    let again = gateway.ask(&p, &Grounds::Token(proof(&token(&stage, &p).await.unwrap()))).await;
+    stage.settle(&p).await;
+    assert!(gateway.answer(&again).await.is_ok() && held().await.len() == 1);
+    stage.delete(&p).await;
+    stage.settle(&p).await;
+    gateway.end(&p).await;
 }
 
 #[tokio::test]

@@ -92,13 +92,13 @@ impl Visit<'_> {
         let before = connection.status.clone();
         let elsewhere = self.elsewhere(&connection, &checked).await?;
         let memories = claims::memories(&world.leases);
-        let mut outcome = self.grants(&checked, before.as_ref(), &memories, place, elsewhere.as_ref())?;
+        let mut outcome = self.grants(&checked, before.as_ref(), (&memories, floor), place, elsewhere.as_ref())?;
         outcome.enrolment = if outcome.connection.is_some() {
             self.token(&checked, before.as_ref().and_then(|status| status.enrolment.as_ref()), floor).await?
         } else {
             None
         };
-        let decided = self.enrol(&mut world, &checked, floor, &mut outcome).await?;
+        let decided = self.enrol(&mut world, &checked, &mut outcome).await?;
         for key in &checked.keys {
             if outcome.keys.iter().any(|granted| granted.preshared && granted.public_key == key.text) {
                 preshared::ensure(ctx, &key.lease, rand::random()).await?;
@@ -193,7 +193,7 @@ impl Visit<'_> {
         &self,
         checked: &Checked,
         before: Option<&liaison_crds::PartnerConnectionStatus>,
-        memories: &Memories,
+        (memories, floor): (&Memories, Floor),
         Place { slot, problem }: Place,
         elsewhere: Option<&Elsewhere>,
     ) -> Result<Outcome, Error> {
@@ -206,7 +206,7 @@ impl Visit<'_> {
         let connection = slot
             .zip(shard)
             .map(|(slot, shard)| plan::connection(partner, slot, &ctx.pools, &ctx.settings, shard, &authority.bundle));
-        let (mut keys, certificates) = if connection.is_some() {
+        let (mut keys, mut certificates) = if connection.is_some() {
             let subject = plan::subject(partner, &ctx.settings.domain);
             let source = elsewhere.map_or(Source::Own(&authority), |found| Source::Elsewhere(&found.certificates));
             let issued = plan::certificates(&subject, checked, before, memories, source, self.now, rand::random)?;
@@ -214,6 +214,9 @@ impl Visit<'_> {
         } else {
             (Vec::new(), Vec::new())
         };
+        // Of one whose claim somebody has deleted, status says how old it is.
+        keys.retain(|key| !floor.revokes(Some(key.first_seen.0)));
+        certificates.retain(|held| !floor.revokes(held.key_first_seen.as_ref().map(|seen| seen.0)));
         let overlap = Overlap::of(checked, before, memories, ctx.settings.key_overlap(), self.now);
         keys.retain(|key| overlap.over.iter().all(|over| over.text != key.public_key));
         let accepted = match &checked.refusal {

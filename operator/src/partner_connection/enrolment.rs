@@ -150,6 +150,18 @@ pub fn judge(request: &CertificateSigningRequest, terms: &Terms<'_>) -> Verdict 
     Verdict::Issue(Box::new(asked), grounds)
 }
 
+/// How old a key is that is enrolled: as old as the token or the certificate's key by which it was asked for, and so down to the token.
+/// Whoever had one of those before a revocation may have asked for any key since, so what is revoked with it goes with all that it brought.
+fn since(grounds: &Grounds, token: Option<&EnrolmentToken>, certificates: &[IssuedCertificate]) -> Option<Timestamp> {
+    match grounds {
+        Grounds::Token(_) => token.map(|token| token.issued.0),
+        Grounds::Leaf(leaf) => {
+            let asker = certificates.iter().find(|held| held.sha256 == *leaf);
+            asker.and_then(|held| held.key_first_seen.as_ref()).map(|seen| seen.0)
+        }
+    }
+}
+
 /// The accepted certificates with a new one that the partner asked for: of those that it asked for, the newest ones and the
 /// one by which it asked stay, so that nobody is cut by its own renewal.
 pub fn with_enrolled(
@@ -252,7 +264,6 @@ impl Visit<'_> {
         &self,
         world: &mut World,
         checked: &Checked,
-        floor: Floor,
         outcome: &mut Outcome,
     ) -> Result<Vec<Decided>, Error> {
         let settings = &self.ctx.settings;
@@ -270,7 +281,7 @@ impl Visit<'_> {
             };
             let (verdict, issued) = match judge(&request, &terms) {
                 Verdict::Issue(asked, grounds) => {
-                    let verdict = self.issue(world, floor, outcome, &request.name_any(), &asked, &grounds).await?;
+                    let verdict = self.issue(world, outcome, &request.name_any(), &asked, &grounds).await?;
                     let issued = matches!(verdict, Verdict::Publish(_));
                     (verdict, issued)
                 }
@@ -284,7 +295,6 @@ impl Visit<'_> {
     async fn issue(
         &self,
         world: &mut World,
-        floor: Floor,
         outcome: &mut Outcome,
         name: &str,
         asked: &Asked,
@@ -292,7 +302,10 @@ impl Visit<'_> {
     ) -> Result<Verdict, Error> {
         let partner = &self.names.partner;
         let key = &asked.request.public_key_sha256;
-        let first_seen = match self.ctx.claims.claim(&asked.lease, partner, floor.first_sight(self.now)).await? {
+        let Some(since) = since(grounds, outcome.enrolment.as_ref(), &outcome.certificates) else {
+            return Ok(deny("LeafUnknown", "it is not known since when that may be used by which it was asked for"));
+        };
+        let first_seen = match self.ctx.claims.claim(&asked.lease, partner, since).await? {
             Claim::Of(_) => return Ok(deny("KeyInUse", "the key is in use by another partner; make a new one")),
             Claim::Mine(lease) => {
                 let memory = Memory::of(&lease);
@@ -302,7 +315,7 @@ impl Visit<'_> {
                 if !world.leases.iter().any(|held| held.name_any() == asked.lease) {
                     world.leases.push(*lease);
                 }
-                memory.first_seen
+                memory.first_seen.min(since)
             }
         };
         if let (Grounds::Token(_), Some(token)) = (grounds, outcome.enrolment.as_mut()) {

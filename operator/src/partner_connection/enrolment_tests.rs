@@ -158,6 +158,16 @@ fn what_is_not_the_gateways_or_not_whole_or_not_allowed_is_denied() {
 }
 
 #[test]
+fn an_enrolled_key_is_as_old_as_what_it_was_asked_for_by() {
+    let mut leaf = held("f", Some("1"), 60);
+    leaf.key_first_seen = Some(Time(later(-86_400)));
+    let by = |grounds: &Grounds, token: Option<&EnrolmentToken>| since(grounds, token, std::slice::from_ref(&leaf));
+    assert_eq!(by(&Grounds::Leaf("f".into()), None), Some(later(-86_400)));
+    assert_eq!(by(&Grounds::Leaf("g".into()), None), None);
+    assert_eq!(by(&Grounds::Token("t".into()), Some(&token("t"))), Some(now()));
+}
+
+#[test]
 fn a_renewal_cuts_neither_who_asked_nor_the_manifests_own() {
     let all = vec![held("manifest", None, 10), held("old", Some("1"), 20), held("newer", Some("2"), 30)];
     let by_old = with_enrolled(all.clone(), held("new", Some("3"), 40), &Grounds::Leaf("old".into()));
