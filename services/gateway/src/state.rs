@@ -12,11 +12,13 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use liaison_crds::{GatewayName, PartnerConnection, gateway, is_canonical, revocation::Floor};
+use liaison_crds::{
+    GatewayName, PartnerConnection, gateway, is_canonical, partner_connection::IssuedCertificate, revocation::Floor,
+};
 use liaison_records::names::PartnerName;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, certification_request::X509CertificationRequest, prelude::FromDer};
 
 /// SHA-256 of a certificate's DER.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,12 +28,6 @@ impl Fingerprint {
     /// The fingerprint of a certificate in DER.
     pub fn of(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
-    }
-
-    fn parse(hex_text: &str) -> Option<Self> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(hex_text, &mut bytes).ok()?;
-        Some(Self(bytes))
     }
 }
 
@@ -172,7 +168,7 @@ pub enum Closed {
     /// No WireGuard key is in spec, accepted in status, and not revoked.
     #[error("no accepted key")]
     NoKey,
-    /// Name, addresses, keys or fingerprints cannot be read.
+    /// Name, addresses, keys or certificates cannot be read, or a certificate is not what is said of it.
     #[error("malformed")]
     Malformed,
     /// Another partner has the same address or key in its status; neither is served.
@@ -265,7 +261,7 @@ fn partner(object: &PartnerConnection, domain: &str, remembered: Floor) -> Resul
             continue;
         }
         let validity = Validity { not_before: issued.not_before.0, not_after: issued.not_after.0 };
-        let fingerprint = Fingerprint::parse(&issued.sha256).ok_or(Closed::Malformed)?;
+        let fingerprint = leaf(issued).ok_or(Closed::Malformed)?;
         leaves.insert(fingerprint, validity);
         if issued.issued_by.is_some() {
             elsewhere.insert(fingerprint);
@@ -278,6 +274,15 @@ fn partner(object: &PartnerConnection, domain: &str, remembered: Floor) -> Resul
 
     let server_name = format!("{name}.{domain}").to_ascii_lowercase();
     Ok(Partner { name, server_name, slot, keys, preshared, leaves, elsewhere, enrolment, authorized_until })
+}
+
+/// The leaf of a chain in status, if it is the certificate, and on the key, that status says it is.
+fn leaf(issued: &IssuedCertificate) -> Option<Fingerprint> {
+    let der = CertificateDer::from_pem_slice(issued.chain.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let fingerprint = Fingerprint::of(&der);
+    let key = hex::encode(Sha256::digest(certificate.tbs_certificate.subject_pki.raw));
+    (fingerprint.to_string() == issued.sha256 && key == issued.public_key_sha256).then_some(fingerprint)
 }
 
 fn slot(v4: &str, v6: &str) -> Result<Slot, Closed> {

@@ -6,14 +6,27 @@ fn key(n: u8) -> String {
     STANDARD.encode([n; 32])
 }
 
-fn csr() -> (String, String) {
-    let pair = rcgen::KeyPair::generate().unwrap();
-    let pem = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
-    let sha = public_key_sha256(&pem).unwrap();
-    (pem, sha)
+/// A request, and a certificate on its key.
+struct Asked {
+    request: String,
+    key: String,
+    chain: String,
+    sha256: String,
 }
 
-fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Value {
+fn csr() -> Asked {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&pair).unwrap().pem().unwrap();
+    let key = public_key_sha256(&request).unwrap();
+    let leaf = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+    Asked { request, key, chain: leaf.pem(), sha256: Fingerprint::of(leaf.der()).to_string() }
+}
+
+fn fingerprints(partner: &Partner) -> Vec<String> {
+    partner.leaves.keys().map(ToString::to_string).collect()
+}
+
+fn object(name: &str, slot: u32, keys: &[String], csr: &Asked) -> Value {
     json!({
         "apiVersion": "federation.csc-scc.gc.ca/v1alpha1",
         "kind": "PartnerConnection",
@@ -25,7 +38,7 @@ fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Val
             "credentials": {
                 "keyCustody": "Partner",
                 "wireGuard": {"publicKeys": keys},
-                "certificate": {"signingRequests": [csr.0]},
+                "certificate": {"signingRequests": [csr.request]},
             },
         },
         "status": {
@@ -41,7 +54,7 @@ fn object(name: &str, slot: u32, keys: &[String], csr: &(String, String)) -> Val
             },
             "wireGuardKeys": keys,
             "certificates": [{
-                "sha256": "ab".repeat(32), "publicKeySha256": csr.1, "chain": "",
+                "sha256": csr.sha256, "publicKeySha256": csr.key, "chain": csr.chain,
                 "notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-01-31T00:00:00Z",
             }],
         },
@@ -64,7 +77,7 @@ fn status_and_spec_together_open() {
     assert_eq!(partner.server_name, "a.liaison.example.ca");
     assert_eq!(partner.keys, [WireGuardKey([1; 32]), WireGuardKey([2; 32])]);
     assert_eq!(partner.slot.partner().map(|a| a.to_string()), ["100.72.0.5", "fd4c:6961:6973::5"]);
-    assert_eq!(partner.leaves.keys().collect::<Vec<_>>(), [&Fingerprint([0xab; 32])]);
+    assert_eq!(fingerprints(&partner), [csr.sha256]);
 }
 
 #[test]
@@ -81,9 +94,10 @@ fn spec_takes_away() {
     assert_eq!(with("/spec/revocation", json!({"revoked": true})), Err(Closed::Revoked));
     assert_eq!(with("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")), Err(Closed::Deleting));
     assert_eq!(with("/spec/credentials/wireGuard", json!({"publicKeys": [key(7)]})), Err(Closed::NoKey));
-    let other = with("/spec/credentials/certificate", json!({"signingRequests": [self::csr().0]})).unwrap();
+    let other = with("/spec/credentials/certificate", json!({"signingRequests": [self::csr().request]})).unwrap();
     assert!(other.leaves.is_empty(), "a request that is gone takes its certificate with it");
-    let unreadable = with("/spec/credentials/certificate", json!({"signingRequests": ["garbage", csr.0]})).unwrap();
+    let unreadable =
+        with("/spec/credentials/certificate", json!({"signingRequests": ["garbage", csr.request]})).unwrap();
     assert_eq!(unreadable.leaves.len(), 1);
 }
 
@@ -119,8 +133,8 @@ fn keys_that_liaison_made_are_those_of_status_while_the_manifest_leaves_them_to_
     object["spec"]["credentials"] =
         json!({"keyCustody": "Liaison", "wireGuard": {}, "certificate": {}, "recipients": ["age1"], "keyNumber": 2});
     object["status"]["custody"] = json!([
-        {"number": 2, "publicKey": key(2), "signingRequest": newer.0},
-        {"number": 1, "publicKey": key(1), "signingRequest": csr.0},
+        {"number": 2, "publicKey": key(2), "signingRequest": newer.request},
+        {"number": 1, "publicKey": key(1), "signingRequest": csr.request},
     ]);
     let open = read(&object).unwrap();
     assert_eq!((open.keys.len(), open.leaves.len()), (2, 1));
@@ -146,7 +160,12 @@ fn status_grants() {
     assert_eq!(without("/status/connection"), Err(Closed::NoAddresses));
     assert_eq!(without("/status/wireGuardKeys"), Err(Closed::NoKey));
     assert!(without("/status/certificates").unwrap().leaves.is_empty());
+    // A certificate that is another than its fingerprint says, or on another key than the request's, or none.
+    let other = self::csr();
     for (path, value) in [
+        ("/status/certificates/0/chain", other.chain.as_str()),
+        ("/status/certificates/0/chain", ""),
+        ("/status/certificates/0/sha256", &other.sha256),
         ("/status/connection/gatewayAddresses/ipv4", "100.72.0.5"),
         ("/status/connection/partnerAddresses/ipv4", "100.72.0.9"),
         ("/status/connection/partnerAddresses/ipv6", "nothing"),
@@ -156,6 +175,11 @@ fn status_grants() {
         *changed.pointer_mut(path).unwrap() = json!(value);
         assert_eq!(read(&changed), Err(Closed::Malformed), "{path}");
     }
+    let mut swapped = good.clone();
+    for (field, value) in [("sha256", other.sha256), ("chain", other.chain)] {
+        swapped["status"]["certificates"][0][field] = json!(value);
+    }
+    assert_eq!(read(&swapped), Err(Closed::Malformed), "whole, and on a key that the manifest does not name");
 }
 
 fn table_of(shard: &str, objects: &[Value], now: &str) -> Table {
@@ -223,11 +247,12 @@ fn what_two_claim_neither_gets() {
 fn a_date_takes_away_the_keys_and_leaves_that_are_older_and_leaves_the_others() {
     let (old, new) = (csr(), csr());
     let mut object = object("a", 2, &[key(1), key(2)], &old);
-    object["spec"]["credentials"]["certificate"]["signingRequests"] = json!([old.0, new.0]);
+    object["spec"]["credentials"]["certificate"]["signingRequests"] = json!([old.request, new.request]);
     let leaf = object["status"]["certificates"][0].clone();
     let mut second = leaf.clone();
-    second["sha256"] = json!("cd".repeat(32));
-    second["publicKeySha256"] = json!(new.1);
+    for (field, value) in [("sha256", &new.sha256), ("publicKeySha256", &new.key), ("chain", &new.chain)] {
+        second[field] = json!(value);
+    }
     object["status"]["certificates"] = json!([leaf, second]);
     let all = read(&object).unwrap();
     assert_eq!((all.keys.len(), all.leaves.len()), (2, 2), "nobody revoked anything: no time is needed");
@@ -240,7 +265,7 @@ fn a_date_takes_away_the_keys_and_leaves_that_are_older_and_leaves_the_others() 
     let assert_newer_only = |object: &Value| {
         let left = read(object).unwrap();
         assert_eq!(left.keys, [WireGuardKey([2; 32])]);
-        assert_eq!(left.leaves.keys().collect::<Vec<_>>(), [&Fingerprint([0xcd; 32])]);
+        assert_eq!(fingerprints(&left).join(" "), new.sha256);
     };
     let mut dated = object.clone();
     dated["spec"]["revocation"] = json!({"revoked": false, "notBefore": "2026-01-15T00:00:00Z"});
