@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser as _;
 use k8s_openapi::{
     ByteString,
     api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace as KubeNamespace},
@@ -32,7 +31,7 @@ use serde_json::{Value, json};
 use support::{
     DOMAIN, Namespace,
     ca::Ca,
-    cluster::{client, crd, secret, tls_secret},
+    cluster::{client, gateway, make_namespace, own_secrets},
     eventually,
     gateway::public_key,
     infopol, output,
@@ -100,26 +99,14 @@ impl World {
         });
         let port = runtime.block_on(infopol::start(0, infopols.collect()));
         runtime.block_on(async {
-            crd(&client).await;
-            let object = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
-            Api::<KubeNamespace>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
-            let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-            tls_secret(&client, &namespace, "gateway-tls", &ca.material(&server)).await;
-            let own = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
-            tls_secret(&client, &namespace, "gateway-client-tls", &ca.material(&own)).await;
-            secret(&client, &namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+            make_namespace(&client, &namespace).await;
+            own_secrets(&client, &namespace, &ca, &private).await;
         });
+        // The same after each start, and of no other test's.
         let own = u16::try_from(std::process::id() % 20000).unwrap() + first;
-        let config = Config::parse_from([
-            "liaison-gateway".to_owned(),
-            format!("--upstream=https://127.0.0.1:{port}"),
-            format!("--partners-namespace={namespace}"),
-            format!("--gateway-namespace={namespace}"),
-            format!("--tun-name=lge{}", unique()),
-            format!("--wg-port={}", 40000 + own),
-            format!("--health-addr=0.0.0.0:{}", 10000 + own),
-            "--enrolment-wait=2".to_owned(),
-        ]);
+        let (wg_port, health) =
+            (format!("--wg-port={}", 40000 + own), format!("--health-addr=0.0.0.0:{}", 10000 + own));
+        let config = gateway(&namespace, port, &[&wg_port, &health, "--enrolment-wait=2"]);
         let mut this = Self {
             objects: Api::namespaced(client.clone(), &namespace),
             requests: Api::all(client.clone()),

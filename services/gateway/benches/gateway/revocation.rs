@@ -21,27 +21,24 @@ use gotatun::{
     udp::socket::UdpSocketFactory,
     x25519::{PublicKey, StaticSecret},
 };
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{Namespace as KubeNamespace, Secret},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::{
-    Api, Client, CustomResourceExt as _,
+    Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{metrics::Metrics, state::public_key_sha256, tls::KeyMaterial, tunnel::device as tun};
+use liaison_gateway::{metrics::Metrics, state::public_key_sha256, tunnel::device as tun};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{self, Target, Trial},
+    client::{self as calls, Target, Trial},
     results::Results,
     support::{
         self, DOMAIN, Inside, Namespace, Process,
         ca::{Ca, Leaf},
+        cluster::{arguments, client, make_namespace, own_secrets},
         eventually,
         gateway::public_key,
         infopol, unique,
@@ -107,33 +104,10 @@ fn object(namespace: &str, gateway: &str, partner: &Live) -> Value {
     })
 }
 
-async fn secret(client: &Client, namespace: &str, name: &str, data: &[(&str, &[u8])]) {
-    let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.to_vec()))).collect();
-    let metadata = kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
-    let secret = Secret { metadata, data: Some(data), ..Default::default() };
-    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &secret).await.unwrap();
-}
-
-async fn tls_secret(client: &Client, namespace: &str, name: &str, m: &KeyMaterial) {
-    secret(client, namespace, name, &[("tls.crt", &m.chain), ("tls.key", &m.key), ("ca.crt", &m.ca)]).await;
-}
-
 /// The API: a namespace with the Secrets and all partners.
 async fn install(client: &Client, namespace: &str, ca: &Ca, private: &str, partners: &[Live]) {
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let definition = liaison_crds::schema::partner_connection().unwrap();
-    let params = PatchParams::apply("liaison-tests").force();
-    crds.patch(PartnerConnection::crd_name(), &params, &Patch::Apply(definition)).await.unwrap();
-    let established = kube::runtime::conditions::is_crd_established();
-    kube::runtime::wait::await_condition(crds, PartnerConnection::crd_name(), established).await.unwrap();
-    let metadata = kube::core::ObjectMeta { name: Some(namespace.to_owned()), ..Default::default() };
-    let object_of = KubeNamespace { metadata, ..Default::default() };
-    Api::<KubeNamespace>::all(client.clone()).create(&PostParams::default(), &object_of).await.unwrap();
-    let server = ca.server(&[&format!("*.{DOMAIN}")], &format!("spiffe://{DOMAIN}/gateway"));
-    tls_secret(client, namespace, "gateway-tls", &ca.material(&server)).await;
-    let own = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
-    tls_secret(client, namespace, "gateway-client-tls", &ca.material(&own)).await;
-    secret(client, namespace, "gateway-wireguard", &[("privateKey", private.as_bytes())]).await;
+    make_namespace(client, namespace).await;
+    own_secrets(client, namespace, ca, private).await;
     let objects: Api<PartnerConnection> = Api::namespaced(client.clone(), namespace);
     let gateway = public_key(private);
     let make = |partner| {
@@ -219,7 +193,7 @@ fn hold(inside: &Inside, targets: Vec<Target>, answers: &[Answer], start: Instan
                     let now = u64::try_from(start.elapsed().as_micros()).unwrap();
                     answers[answer].last.store(now, Ordering::Relaxed);
                 };
-                let _ = client::stream(&target, "/stream?ms=20", note).await;
+                let _ = calls::stream(&target, "/stream?ms=20", note).await;
                 answers[answer].ended.store(true, Ordering::Relaxed);
             };
             let all = targets.into_iter().enumerate().map(|(index, target)| (target, index)).map(one);
@@ -232,16 +206,6 @@ fn hold(inside: &Inside, targets: Vec<Target>, answers: &[Answer], start: Instan
             tokio::select! { _ = all => (), () = stopped => () }
         });
     });
-}
-
-fn kube(runtime: &Runtime) -> Client {
-    let path = std::env::var("TEST_KUBECONFIG").expect("TEST_KUBECONFIG: make services");
-    let kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
-    let options = kube::config::KubeConfigOptions::default();
-    runtime.block_on(async {
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-        Client::try_from(config).unwrap()
-    })
 }
 
 /// The partners, the first `live` with leaves of their own.
@@ -277,16 +241,9 @@ fn start(infopol: u16, namespace: &str, port: u16) -> Process {
     let program = std::env::current_exe().unwrap();
     let beside = program.ancestors().map(|dir| dir.join("liaison-gateway")).find(|path| path.is_file());
     let program = std::env::var_os("GATEWAY").map(Into::into).or(beside).expect("liaison-gateway is not built");
-    let arguments = [
-        format!("--upstream=https://127.0.0.1:{infopol}"),
-        format!("--partners-namespace={namespace}"),
-        format!("--gateway-namespace={namespace}"),
-        format!("--tun-name=lgb{}", unique()),
-        format!("--wg-port={port}"),
-        format!("--health-addr={HEALTH}"),
-    ];
+    let arguments = arguments(namespace, infopol, &[&format!("--wg-port={port}"), &format!("--health-addr={HEALTH}")]);
     let mut command = Command::new(program);
-    command.args(arguments).env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap());
+    command.args(&arguments[1..]).env("KUBECONFIG", std::env::var("TEST_KUBECONFIG").unwrap());
     Process(command.env("RUST_LOG", "warn,gotatun=off").stdout(Stdio::null()).spawn().unwrap())
 }
 
@@ -326,7 +283,7 @@ impl Stage<'_> {
                 scope.spawn(move || handshakes(&partner.private, gateway, at, from, shaking));
             }
             let (inside, trial) = (self.clients.inside(), &asking);
-            let counts = scope.spawn(move || client::attempts(&inside, target, trial));
+            let counts = scope.spawn(move || calls::attempts(&inside, target, trial));
             eventually("both get through", Duration::from_secs(30), || {
                 asking.last().is_some() && (tried.is_none() || shaking.last().is_some())
             });
@@ -372,7 +329,7 @@ impl Samples {
 pub fn measure(results: &mut Results, number: usize, live: usize) {
     println!("A: {number} partners, {live} live");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let client = kube(&runtime);
+    let client = runtime.block_on(client());
     let namespace = format!("bench-gateway-{}", unique());
     let ca = Ca::new();
     let private = support::run("wg", &["genkey"]).trim().to_owned();

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use clap::Parser as _;
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Namespace as KubeNamespace, Secret},
@@ -13,9 +14,9 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::tls::KeyMaterial;
+use liaison_gateway::{config::Config, tls::KeyMaterial};
 
-use super::{DOMAIN, ca::Ca};
+use super::{DOMAIN, ca::Ca, unique};
 
 /// How the test API server is reached.
 pub async fn config() -> KubeConfig {
@@ -67,6 +68,29 @@ pub async fn own_secrets(client: &kube::Client, namespace: &str, ca: &Ca, privat
     let gateway_client = ca.client(&format!("spiffe://{DOMAIN}/gateway"));
     tls_secret(client, namespace, "gateway-client-tls", &ca.material(&gateway_client)).await;
     secret(client, namespace, "gateway-wireguard", &[("privateKey", private.trim().as_bytes())]).await;
+}
+
+/// What a gateway is told at start that finds everything in one namespace, and all InfoPols at one port of this machine. What is in
+/// `more` is told beside that, or instead.
+pub fn gateway(namespace: &str, infopol: u16, more: &[&str]) -> Config {
+    Config::parse_from(arguments(namespace, infopol, more))
+}
+
+/// The same as arguments of the program, with its name.
+pub fn arguments(namespace: &str, infopol: u16, more: &[&str]) -> Vec<String> {
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let usual = [
+        "liaison-gateway".to_owned(),
+        format!("--upstream=https://127.0.0.1:{infopol}"),
+        format!("--partners-namespace={namespace}"),
+        format!("--gateway-namespace={namespace}"),
+        format!("--tun-name=lgt{}", unique()),
+        format!("--wg-port={port}"),
+        "--health-addr=127.0.0.1:0".to_owned(),
+    ];
+    let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+    let usual = usual.into_iter().filter(|one| more.iter().all(|other| name(other) != name(one)));
+    usual.chain(more.iter().map(ToString::to_string)).collect()
 }
 
 /// A namespace, where PartnerConnections are defined.
