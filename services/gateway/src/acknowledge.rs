@@ -1,7 +1,8 @@
 //! What the gateway has seen revoked, and its word in status that nothing gets through any more. Pure.
 //!
 //! A revocation that was seen stays in force here when spec no longer says it: the keys that it met stay refused, by this
-//! memory until the word is in status, and by status from then on.
+//! memory until the word is in status, and by status from then on. A word that status has lost, as after a restore of the cluster, is
+//! said again.
 
 use std::{
     collections::BTreeMap,
@@ -64,7 +65,14 @@ impl Acknowledgements {
         let first = !self.partners.contains_key(partner);
         let entry = self.partners.entry(partner.clone()).or_default();
         let mut gateways = object.status.iter().flat_map(|status| &status.gateways);
-        entry.written = gateways.find(|word| word.name == self.name).cloned().unwrap_or_default();
+        let now_written = gateways.find(|word| word.name == self.name).cloned().unwrap_or_default();
+        let lost = std::mem::replace(&mut entry.written, now_written);
+        if let Some(at) = lost.revoked_at.filter(|at| entry.written.revoked_at.as_ref() < Some(at)) {
+            entry.word = Word::Said(at);
+        }
+        if lost.not_before.is_some() && entry.written.not_before.is_none() {
+            entry.owed_not_before = lost.not_before.map(|at| at.0);
+        }
         entry.generation = object.metadata.generation;
         let asked = object.spec.revocation.clone().unwrap_or_default();
 
@@ -268,6 +276,29 @@ mod tests {
         api.spec(&json!({"revoked": true}));
         api.observe(200);
         assert_eq!(api.due(201).unwrap()["revokedAt"], "2027-01-15T08:03:21Z");
+    }
+
+    #[test]
+    fn what_status_has_lost_is_said_again_and_holds_meanwhile() {
+        let mut api = Api::new();
+        let date = "2026-06-01T00:00:00Z";
+        api.spec(&json!({"revoked": true, "notBefore": date}));
+        let floor = api.observe(10);
+        let word = api.due(11);
+        api.write(word.clone());
+        api.observe(12);
+        assert!(api.gateway.owed().is_empty());
+        // The cluster is put back to the day before.
+        api.object["metadata"]["generation"] = json!(1);
+        api.object["spec"]["revocation"] = json!({"revoked": false});
+        api.object["status"]["gateways"] = json!([]);
+        assert_eq!(api.observe(100), floor);
+        assert_eq!(api.gateway.owed(), [partner()]);
+        let again = api.due(101).unwrap();
+        assert_eq!((&again["revokedAt"], &again["notBefore"]), (&word.as_ref().unwrap()["revokedAt"], &json!(date)));
+        api.write(Some(again));
+        assert_eq!(api.observe(102), floor);
+        assert!(api.gateway.owed().is_empty());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The API: PartnerConnections and Secrets watched, the gateway's part of status written.
 //!
-//! Not kube's `watcher`, which swallows bookmarks: the gateway must know when it last heard anything. A watch ends after
-//! 50 s, which makes the server send a bookmark shortly before; so silence for 60 s means that something is wrong, and is
-//! answered by a new list.
+//! Not kube's `watcher`, which swallows bookmarks: the gateway must know when it last heard anything. A watch is short, and
+//! most often the server sends a bookmark shortly before it ends it; one that neither says a word nor ends is wrong though its
+//! connection lives, and is answered by a new list.
 
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
@@ -45,10 +45,13 @@ pub const SERVER_SECRET: &str = "gateway-tls";
 /// Client certificate for InfoPols.
 pub const CLIENT_SECRET: &str = "gateway-client-tls";
 
-/// Length of one watch, in seconds.
-const WATCH_SECONDS: u32 = 50;
-/// Longest silence before a new list.
-const SILENCE: Duration = Duration::from_mins(1);
+/// Length of one watch of PartnerConnections, in seconds: a server that lives and says nothing keeps a revocation back no longer than
+/// that, and [`SLACK`].
+const WATCH: u32 = 10;
+/// Length of one watch of a Secret, in seconds.
+const WATCH_SECRET: u32 = 50;
+/// How much longer than a watch the silence before a new list may be.
+const SLACK: Duration = Duration::from_secs(5);
 /// Longest time for a list.
 const LIST: Duration = Duration::from_secs(30);
 /// Objects a page of a list.
@@ -148,13 +151,13 @@ struct Breaks {
 ///
 /// One that is away is asked again within half a second: a revocation made meanwhile is to apply within two seconds of its return,
 /// however long it was away. One that refuses is left more and more time.
-async fn follow<K>(api: Api<K>, what: String, field_selector: Option<String>, mut tell: Tell<K>)
+async fn follow<K>(api: Api<K>, what: String, field_selector: Option<String>, seconds: u32, mut tell: Tell<K>)
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut breaks = Breaks::default();
+    let (mut breaks, mut newest) = (Breaks::default(), 0);
     loop {
-        match round(&api, field_selector.as_ref(), &mut tell, &mut breaks).await {
+        match round(&api, field_selector.as_ref(), seconds, &mut tell, &mut breaks, &mut newest).await {
             Ok(()) => return,
             Err(Broken::Away(reason)) => {
                 // Said once, and once a minute or so.
@@ -178,8 +181,10 @@ where
 async fn round<K>(
     api: &Api<K>,
     field_selector: Option<&String>,
+    seconds: u32,
     tell: &mut Tell<K>,
     breaks: &mut Breaks,
+    newest: &mut u64,
 ) -> Result<(), Broken>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
@@ -197,12 +202,17 @@ where
         }
     };
     breaks.away = 0;
+    if is_back(&version, newest) {
+        tracing::error!(
+            "the API server was put back to an earlier state: what was revoked since is to be revoked again"
+        );
+    }
     if !tell(Event::Listed(items)).await {
         return Ok(());
     }
     let watch = WatchParams {
         field_selector: field_selector.cloned(),
-        timeout: Some(WATCH_SECONDS),
+        timeout: Some(seconds),
         bookmarks: true,
         ..WatchParams::default()
     };
@@ -215,7 +225,8 @@ where
             .map_err(|error| Broken::of("watch", &error).unless(heard))?;
         let mut stream = pin!(stream);
         loop {
-            let event = timeout(SILENCE, stream.next()).await.map_err(|_| Broken::away("watch: silence"))?;
+            let silence = Duration::from_secs(seconds.into()) + SLACK;
+            let event = timeout(silence, stream.next()).await.map_err(|_| Broken::away("watch: silence"))?;
             let Some(event) = event else { break };
             let event = event.map_err(|error| Broken::of("watch", &error).unless(heard))?;
             if !matches!(event, WatchEvent::Error(_)) {
@@ -237,6 +248,7 @@ where
                 }
             };
             version = at.unwrap_or(version);
+            is_back(&version, newest);
             if !tell(word).await {
                 return Ok(());
             }
@@ -244,6 +256,12 @@ where
         // The server ended the watch; without the pause, one that ends each at once would be asked without end.
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Whether a resourceVersion is older than one that was seen before, as after a restore; it is the newest from then on.
+fn is_back(version: &str, newest: &mut u64) -> bool {
+    let Ok(version) = version.parse() else { return false };
+    std::mem::replace(newest, version) > version
 }
 
 fn observed(guard: DeserializeGuard<PartnerConnection>) -> (String, Observed) {
@@ -272,7 +290,7 @@ pub async fn partner_connections(client: Client, namespace: String, changes: mps
         let changes = changes.clone();
         Box::pin(async move { changes.send(change).await.is_ok() })
     });
-    follow(api, "PartnerConnections".to_owned(), None, tell).await;
+    follow(api, "PartnerConnections".to_owned(), None, WATCH, tell).await;
 }
 
 /// Watches the gateway's Secrets, by name: its Role gives it these and no other. Of WireGuard keys a shard's own.
@@ -297,7 +315,7 @@ pub async fn secrets(client: Client, namespace: String, shard: GatewayName, secr
             Box::pin(std::future::ready(true))
         });
         let selector = format!("metadata.name={name}");
-        follow(api, name, Some(selector), tell)
+        follow(api, name, Some(selector), WATCH_SECRET, tell)
     };
     let own: [(String, Take); 3] = [
         (SERVER_SECRET.to_owned(), Box::new(|all, secret| all.server = key_material(secret).or(all.server.take()))),
@@ -416,5 +434,57 @@ pub async fn status(client: Client, namespace: String, mut words: mpsc::Receiver
             Ok(Err(error)) => tracing::warn!(partner = name, %word, %error, "status not written"),
             Err(_) => tracing::warn!(partner = name, %word, "status not written: time-out"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use http_body_util::{Full, StreamBody, combinators::BoxBody};
+    use hyper::{
+        Request, Response,
+        body::{Bytes, Frame},
+    };
+    use kube::client::Body;
+    use tokio::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn an_older_version_is_noticed_once() {
+        let mut newest = 0;
+        let seen = ["5", "7", "7", "", "6", "6", "8"].map(|version| is_back(version, &mut newest));
+        assert_eq!(seen, [false, false, false, false, true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_lives_and_says_nothing_is_left_for_a_new_list() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&asked);
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let noted = Arc::clone(&noted);
+            async move {
+                let watch = request.uri().query().unwrap_or_default().contains("watch=true");
+                noted.lock().await.push(watch);
+                let silence = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+                let list = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {"resourceVersion": "1"}, "items": []});
+                let body = if watch {
+                    BoxBody::new(StreamBody::new(silence))
+                } else {
+                    BoxBody::new(Full::from(list.to_string()))
+                };
+                Ok::<_, Infallible>(Response::new(body))
+            }
+        });
+        let api: Api<Secret> = Api::namespaced(Client::new(server, "n"), "n");
+        let mut lists = 0;
+        // Of no length: it is the slack that is waited for.
+        let told = Box::new(move |_| -> BoxFuture<'static, bool> {
+            lists += 1;
+            Box::pin(std::future::ready(lists < 2))
+        });
+        follow(api, "Secrets".to_owned(), None, 0, told).await;
+        assert_eq!(*asked.lock().await, [false, true, false], "a list, a watch, a list");
     }
 }
