@@ -19,7 +19,7 @@ use futures::{StreamExt as _, stream};
 use liaison_crds::GatewayName;
 use liaison_records::names::PartnerName;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ use crate::{
     connected::{self, Tracker, Written},
     feeds::{Change, Feeds, Observed, StatusWrite, Word},
     gate::Gate,
+    lead::Standing,
     rotation::{Received, Told},
     secrets::{PresharedKey, Secrets, install, wanted_preshared},
     state::{Candidate, Closed, Partner, Slot, Table, WireGuardKey, candidate},
@@ -46,6 +47,8 @@ const TICK: Duration = Duration::from_millis(500);
 const ROTATION: Duration = Duration::from_millis(100);
 /// Handshakes of ours at a time.
 const AT_ONCE: usize = 64;
+/// When what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How soon again, when what was revoked has not ended yet.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -87,8 +90,12 @@ pub struct Control<T: ?Sized> {
     checkpoint: Checkpoint,
     state_dir: Option<PathBuf>,
     traffic: Traffic,
-    /// Whether this process serves, and not another.
-    active: bool,
+    /// What this process is in its shard.
+    standing: Standing,
+    /// Keys that the device may have though it did not say so: adding them failed.
+    strays: BTreeSet<WireGuardKey>,
+    /// Partners whose agreement has ended, or whose address or key another has too: of those the candidate does not say it.
+    closed: BTreeMap<PartnerName, Closed>,
     heard: Option<Instant>,
     started: Instant,
     retry: Option<Instant>,
@@ -125,7 +132,9 @@ impl<T: Tunnel + ?Sized> Control<T> {
             checkpoint: Checkpoint::default(),
             state_dir: config.state_dir.clone(),
             traffic: Traffic::default(),
-            active: false,
+            standing: Standing::Aside,
+            strays: BTreeSet::new(),
+            closed: BTreeMap::new(),
             heard: None,
             started: Instant::now(),
             retry: None,
@@ -139,8 +148,8 @@ impl<T: Tunnel + ?Sized> Control<T> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rotation = interval(ROTATION);
         rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let first = *feeds.active.borrow_and_update();
-        self.lead(first).await;
+        let first = *feeds.standing.borrow_and_update();
+        self.lead(first, &feeds.serving).await;
         loop {
             let rotating = self.applied.values().any(|applied| applied.keys.len() > 1);
             tokio::select! {
@@ -155,16 +164,16 @@ impl<T: Tunnel + ?Sized> Control<T> {
                     }
                     if changed {
                         self.converge(Now::read(), true).await;
-                        if self.active && !self.acknowledge(Now::read(), &feeds.words).await {
+                        if self.standing.serves() && !self.acknowledge(Now::read(), &feeds.words).await {
                             tick.reset_after(SOON);
                         }
                     } else {
                         self.gate.set_view(self.view(self.gate.view().table));
                     }
                 }
-                Ok(()) = feeds.active.changed() => {
-                    let active = *feeds.active.borrow_and_update();
-                    self.lead(active).await;
+                Ok(()) = feeds.standing.changed() => {
+                    let standing = *feeds.standing.borrow_and_update();
+                    self.lead(standing, &feeds.serving).await;
                 }
                 Ok(()) = feeds.secrets.changed() => {
                     let secrets = feeds.secrets.borrow_and_update().clone();
@@ -180,7 +189,7 @@ impl<T: Tunnel + ?Sized> Control<T> {
                     self.tunnel.compare().await;
                     self.tell_listeners(&self.gate.view().table);
                     // What is said in status, whoever serves says.
-                    if self.active {
+                    if self.standing.serves() {
                         if !self.acknowledge(Now::read(), &feeds.words).await {
                             tick.reset_after(SOON);
                         }
@@ -193,21 +202,24 @@ impl<T: Tunnel + ?Sized> Control<T> {
     }
 
     /// Serves from now on, or leaves that to another.
-    async fn lead(&mut self, active: bool) {
-        if self.active == active {
+    async fn lead(&mut self, standing: Standing, serving: &watch::Sender<bool>) {
+        let before = std::mem::replace(&mut self.standing, standing);
+        if before.serves() == standing.serves() {
             return;
         }
-        self.active = active;
-        self.gate.metrics.active.set(i64::from(active));
-        if active {
+        self.gate.metrics.active.set(i64::from(standing.serves()));
+        if standing.serves() {
             tracing::info!("this process serves");
             // Where partners were heard from by whoever served before.
             self.checkpoint = Checkpoint::load(self.state_dir.as_deref());
             self.started = Instant::now();
+            serving.send_replace(true);
         } else {
             tracing::warn!("another process serves");
         }
         self.converge(Now::read(), true).await;
+        // A peer that could not be removed is refused by the table; what it had open has been cut.
+        serving.send_replace(standing.serves());
     }
 
     /// Takes a word in; tells whether a candidate changed.
@@ -270,6 +282,8 @@ impl<T: Tunnel + ?Sized> Control<T> {
         match &candidate.partner {
             _ if !ours && was_ours => tracing::info!(partner = %name, to = candidate.gateway, "partner moved"),
             _ if !ours => {}
+            // The table says more of it.
+            Ok(_) if self.closed.contains_key(&name) => {}
             Ok(_) => tracing::info!(partner = %name, "partner open"),
             Err(reason) => tracing::info!(partner = %name, %reason, "partner closed"),
         }
@@ -309,7 +323,7 @@ impl<T: Tunnel + ?Sized> Control<T> {
                 tracing::error!("no word from the API within the limit; nothing is served");
             }
         }
-        let serves = fresh && self.active;
+        let serves = fresh && self.standing.serves();
         let table = if serves { Table::build(&self.candidates, &self.name, now.wall) } else { Table::default() };
         let old = self.gate.view().table;
         let retry = self.retry.is_some_and(|at| at <= now.mono);
@@ -323,13 +337,38 @@ impl<T: Tunnel + ?Sized> Control<T> {
             return;
         }
         self.gate.metrics.partners(view.table.partners().len(), view.table.closed().len());
+        if serves {
+            self.tell_closed(&view.table);
+        }
         self.retry = None;
         self.take_away(&view.table).await;
         self.grant(&view.table).await;
     }
 
+    /// Logs, once, whom the table closes though what is said of it alone would open it; and that it no longer does.
+    fn tell_closed(&mut self, table: &Table) {
+        let only_here = |reason: &Closed| matches!(reason, Closed::Ended | Closed::ClaimedTwice);
+        let closed = table.closed().iter().filter(|(_, reason)| only_here(reason));
+        let closed: BTreeMap<PartnerName, Closed> = closed.map(|(name, reason)| (name.clone(), *reason)).collect();
+        for (partner, reason) in closed.iter().filter(|(name, reason)| self.closed.get(*name) != Some(*reason)) {
+            tracing::warn!(%partner, %reason, "partner closed");
+        }
+        for partner in self.closed.keys().filter(|name| table.partners().contains_key(*name)) {
+            tracing::info!(%partner, "partner open");
+        }
+        self.closed = closed;
+    }
+
     async fn take_away(&mut self, table: &Table) {
         let mut freed = Vec::new();
+        for key in std::mem::take(&mut self.strays) {
+            if let Err(error) = self.tunnel.remove(key).await {
+                self.strays.insert(key);
+                self.gate.metrics.apply_errors.inc();
+                tracing::error!(?key, %error, "a peer that was added by half is not removed; trying again");
+                self.retry = Some(Instant::now() + AGAIN);
+            }
+        }
         for (name, applied) in &mut self.applied {
             let wanted = table.partners().get(name);
             // A preshared key that changed takes the peer away: its session was made with the old one.
@@ -401,8 +440,10 @@ impl<T: Tunnel + ?Sized> Control<T> {
                     continue;
                 };
                 let addresses = if applied.holder.is_none() { partner.slot.partner().to_vec() } else { Vec::new() };
+                self.strays.insert(*key);
                 match self.tunnel.add(*key, preshared, addresses).await {
                     Ok(()) => {
+                        self.strays.remove(key);
                         applied.keys.insert(*key, preshared);
                         applied.holder = applied.holder.or(Some(*key));
                         tracing::info!(partner = %partner.name, "wireguard peer added");
@@ -446,7 +487,8 @@ impl<T: Tunnel + ?Sized> Control<T> {
     async fn acknowledge(&mut self, now: Now, words: &mpsc::Sender<StatusWrite>) -> bool {
         let owed = self.acknowledgements.owed();
         self.gate.metrics.unacknowledged.set(i64::try_from(owed.len()).unwrap_or(i64::MAX));
-        if owed.is_empty() {
+        // One that was overtaken does not know of it, and may serve.
+        if owed.is_empty() || self.standing != Standing::Alone {
             return true;
         }
         // What the device itself says, not what it was asked for.
@@ -573,7 +615,7 @@ impl<T: Tunnel + ?Sized> Control<T> {
         let keys = &self.public_keys;
         let mut said: BTreeMap<String, BTreeSet<String>> =
             keys.iter().flatten().map(|key| (key.clone(), BTreeSet::new())).collect();
-        if self.active && self.serving.load(Ordering::Relaxed) {
+        if self.standing.serves() && self.serving.load(Ordering::Relaxed) {
             said.insert(String::new(), BTreeSet::new());
             for partner in table.partners().values() {
                 let by = self.tunnel.by(&partner.slot.partner()).and_then(|listener| keys.get(listener)?.clone());
@@ -611,5 +653,5 @@ impl<T: Tunnel + ?Sized> Control<T> {
 fn later(retry: &mut Option<Instant>, gate: &Gate, partner: &PartnerName, error: &dyn std::fmt::Display) {
     gate.metrics.apply_errors.inc();
     tracing::error!(%partner, %error, "data plane not changed; trying again");
-    *retry = Some(Instant::now() + Duration::from_secs(2));
+    *retry = Some(Instant::now() + AGAIN);
 }

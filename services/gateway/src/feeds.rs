@@ -7,7 +7,7 @@ use liaison_crds::{PartnerConnection, partner_connection::Acknowledgement};
 use liaison_records::names::PartnerName;
 use tokio::sync::{mpsc, watch};
 
-use crate::{enrolment::Certificates, secrets::Secrets};
+use crate::{enrolment::Certificates, lead::Standing, secrets::Secrets};
 
 /// A word from the API about PartnerConnections.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub struct Feeds {
     pub words: mpsc::Sender<StatusWrite>,
     /// Where partners' own requests for certificates go.
     pub certificates: Arc<dyn Certificates>,
-    /// Whether this process serves its shard's partners, and not another.
-    pub active: watch::Receiver<bool>,
+    /// What this process is in its shard.
+    pub standing: watch::Receiver<Standing>,
+    /// Told whether it has peers: after it serves, and until it no longer does.
+    pub serving: watch::Sender<bool>,
 }

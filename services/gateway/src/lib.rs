@@ -57,6 +57,7 @@ use crate::{
     feeds::Feeds,
     gate::Gate,
     health::Readiness,
+    lead::Standing,
     metrics::Metrics,
     privileges::{Device, Opened},
     proxy::Limits,
@@ -124,13 +125,15 @@ pub async fn run_with(
     let keys = kubernetes::secrets(client.clone(), config.gateway_namespace.clone(), config.name.clone(), secret_tx);
     let writing = kubernetes::status(client.clone(), partners, word_rx);
     tokio::spawn(feeding.run_until_cancelled_owned(async { tokio::join!(watching, keys, writing) }));
-    let (holding, active) = watch::channel(config.lease.is_none());
+    let alone = if config.lease.is_none() { Standing::Alone } else { Standing::Aside };
+    let (holding, standing) = watch::channel(alone);
+    let (serving, served) = watch::channel(false);
     let leaving = CancellationToken::new();
     let contending = config.lease.clone().map(|lease| {
         let (config, leaving) = (config.clone(), leaving.clone());
-        tokio::spawn(lead::contend(client, config, lease, holding, leaving))
+        tokio::spawn(lead::contend(client, config, lease, holding, served, leaving))
     });
-    let ended = serve(config, Feeds { changes, secrets, words, certificates, active }, opened, stop).await;
+    let ended = serve(config, Feeds { changes, secrets, words, certificates, standing, serving }, opened, stop).await;
     // Not before the requests under way have ended: the other takes over at once.
     leaving.cancel();
     if let Some(contending) = contending {

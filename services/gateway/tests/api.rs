@@ -9,26 +9,35 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
-use clap::Parser as _;
-use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Pod, ServiceAccount};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Namespace as KubeNamespace, Pod, ServiceAccount},
+};
 use kube::{
-    Api,
+    Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use liaison_crds::{ACTIVE_LABEL, PartnerConnection};
-use liaison_gateway::{config::Config, lead::PACE, privileges::Opened, run_with, tunnel::filter::HTTPS};
+use liaison_crds::{ACTIVE_LABEL, PartnerConnection, gateway::LABEL};
+use liaison_gateway::{
+    kubernetes,
+    lead::{self, PACE, Standing},
+    privileges::Opened,
+    run_with,
+    tunnel::filter::HTTPS,
+};
 use serde_json::json;
 use support::{
     DOMAIN, Namespace,
     ca::Ca,
-    cluster::{client, make_namespace, own_secrets},
+    cluster::{client, config, gateway, make_namespace, own_secrets},
     eventually,
     gateway::public_key,
     infopol,
-    outage::{Away, Stage},
+    outage::{Away, Line, Stage},
     partner::{Partner, size},
     run, unique,
 };
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 fn connected(object: &PartnerConnection) -> Option<(String, String)> {
@@ -48,26 +57,17 @@ fn status_opens_and_spec_cuts() {
     let mut partner = Partner::new(&ca, "a", 40, None::<&Namespace>);
     let private = run("wg", &["genkey"]);
     let key = public_key(&private);
-    let tun = format!("lgt{}", unique());
-    let wg_port = 20000 + u16::try_from(std::process::id() % 20000).unwrap();
 
     runtime.block_on(make_namespace(&client, &namespace));
     let infopol_host = format!("infopol-a.{namespace}.svc");
     let infopol = ca.server(&[&infopol_host], &format!("spiffe://{DOMAIN}/infopol/a"));
     let port = runtime.block_on(infopol::start(0, vec![(infopol_host, ca.material(&infopol))]));
     let stop = CancellationToken::new();
-    let config = Config::parse_from([
-        "liaison-gateway".to_owned(),
-        format!("--upstream=https://127.0.0.1:{port}"),
-        format!("--partners-namespace={namespace}"),
-        format!("--gateway-namespace={namespace}"),
-        format!("--tun-name={tun}"),
-        format!("--wg-port={wg_port}"),
-        "--health-addr=127.0.0.1:0".to_owned(),
-    ]);
+    let config = gateway(&namespace, port, &[]);
+    let (tun, wg_port) = (config.tun_name.clone(), config.wg_port);
     let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
     // It starts before its Secrets are there, and waits.
-    let gateway = runtime.spawn(run_with(config, client.clone(), opened, stop.clone()));
+    let running = runtime.spawn(run_with(config, client.clone(), opened, stop.clone()));
     runtime.block_on(async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         own_secrets(&client, &namespace, &ca, &private).await;
@@ -113,7 +113,7 @@ fn status_opens_and_spec_cuts() {
     assert_eq!(word(), Some(first), "said once");
 
     stop.cancel();
-    runtime.block_on(gateway).unwrap().unwrap();
+    runtime.block_on(running).unwrap().unwrap();
     eventually("the device goes with the gateway", Duration::from_secs(10), || link().is_empty());
     runtime.block_on(async {
         let _ = objects.delete("a", &DeleteParams::default()).await;
@@ -133,20 +133,9 @@ struct Side {
 impl Side {
     fn start(namespace: &str, pod: &str, infopol: u16, state: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let tun = format!("lgt{}", unique());
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = Config::parse_from([
-            "liaison-gateway".to_owned(),
-            format!("--upstream=https://127.0.0.1:{infopol}"),
-            format!("--partners-namespace={namespace}"),
-            format!("--gateway-namespace={namespace}"),
-            format!("--tun-name={tun}"),
-            format!("--wg-port={port}"),
-            format!("--pod-name={pod}"),
-            format!("--state-dir={}", state.display()),
-            "--lease=gateway".to_owned(),
-            "--health-addr=127.0.0.1:0".to_owned(),
-        ]);
+        let (pod_name, state) = (format!("--pod-name={pod}"), format!("--state-dir={}", state.display()));
+        let config = gateway(namespace, infopol, &[&pod_name, &state, "--lease=gateway"]);
+        let (tun, port) = (config.tun_name.clone(), config.wg_port);
         let opened = Opened::open(config.wg_backend, &config.tun_name, HTTPS).unwrap();
         let stop = CancellationToken::new();
         let running = stop.clone();
@@ -167,6 +156,28 @@ impl Side {
     }
 }
 
+/// The shard's two pods, `one` and `two`.
+async fn make_pods(client: &Client, namespace: &str) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for name in ["one", "two"] {
+        let pod = json!({
+            "metadata": {"name": name, "labels": {LABEL: "gateway"}},
+            "spec": {"containers": [{"name": "c", "image": "none"}]},
+        });
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+}
+
+/// Names of the pods that say that they serve.
+async fn labelled(pods: &Api<Pod>) -> String {
+    let label = ListParams::default().labels(&format!("{ACTIVE_LABEL}=true"));
+    let active = pods.list(&label).await.unwrap().items;
+    active.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -181,13 +192,7 @@ fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
     runtime.block_on(async {
         make_namespace(&client, &namespace).await;
         own_secrets(&client, &namespace, &ca, &private).await;
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
-        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
-        accounts.create(&PostParams::default(), &account).await.unwrap();
-        for name in ["one", "two"] {
-            let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
-            pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-        }
+        make_pods(&client, &namespace).await;
         let object = serde_json::from_value(partner.object(&namespace)).unwrap();
         objects.create(&PostParams::default(), &object).await.unwrap();
         let status = json!({"status": partner.status(&key)});
@@ -196,11 +201,7 @@ fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
     let infopol_host = format!("infopol-a.{namespace}.svc");
     let infopol = ca.server(&[&infopol_host], &format!("spiffe://{DOMAIN}/infopol/a"));
     let infopol = runtime.block_on(infopol::start(0, vec![(infopol_host, ca.material(&infopol))]));
-    let active = || {
-        let label = ListParams::default().labels(&format!("{ACTIVE_LABEL}=true"));
-        let active = runtime.block_on(pods.list(&label)).unwrap().items;
-        active.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>().join(" ")
-    };
+    let active = || runtime.block_on(labelled(&pods));
     let state = tempfile::TempDir::new().unwrap();
     let start = |pod: &str| Side::start(&namespace, pod, infopol, state.path());
 
@@ -233,6 +234,105 @@ fn of_two_processes_one_serves_and_the_other_takes_over_from_where_it_was() {
     eventually("and is found", Duration::from_secs(10), || partner.curl("/echo", &["-m", "1"]).status.success());
     two.kill();
     one.kill();
+    let _ = runtime.block_on(Api::<KubeNamespace>::all(client).delete(&namespace, &DeleteParams::default()));
+}
+
+/// One of two that contend for the Lease; the test plays its data plane.
+struct Contending {
+    standing: watch::Receiver<Standing>,
+    serving: watch::Sender<bool>,
+    leave: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+impl Contending {
+    fn start(runtime: &Runtime, kube: kube::Config, namespace: &str, pod: &str, limit: u64) -> Self {
+        let (pod, limit) = (format!("--pod-name={pod}"), format!("--staleness-limit={limit}"));
+        let config = gateway(namespace, 1, &[&pod, &limit]);
+        let (standing_tx, standing) = watch::channel(Standing::Aside);
+        let (serving, served) = watch::channel(false);
+        let leave = CancellationToken::new();
+        let leaving = leave.clone();
+        let ended = runtime.spawn(async move {
+            let client = kubernetes::client(kube).unwrap();
+            lead::contend(client, config, "gateway".to_owned(), standing_tx, served, leaving).await;
+        });
+        Self { standing, serving, leave, ended }
+    }
+
+    fn is(&self, standing: Standing) -> bool {
+        *self.standing.borrow() == standing
+    }
+
+    fn end(self, runtime: &Runtime) {
+        self.serving.send_replace(false);
+        self.leave.cancel();
+        runtime.block_on(self.ended).unwrap();
+    }
+}
+
+#[test]
+fn whoever_took_over_is_alone_when_the_other_has_seen_it_or_cannot_serve_any_more() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (client, kube) = runtime.block_on(async { (client().await, config().await) });
+    let namespace = format!("gateway-test-{}", unique());
+    runtime.block_on(async {
+        make_namespace(&client, &namespace).await;
+        make_pods(&client, &namespace).await;
+    });
+    let (pods, leases): (Api<Pod>, Api<Lease>) =
+        (Api::namespaced(client.clone(), &namespace), Api::namespaced(client.clone(), &namespace));
+    let active = || runtime.block_on(labelled(&pods));
+    let look = Duration::from_secs(30);
+    // As many looks of whoever holds the Lease.
+    let looks = |number: usize| {
+        let mut seen = std::collections::BTreeSet::new();
+        eventually("the Lease is renewed", look, || {
+            seen.insert(runtime.block_on(leases.get("gateway")).unwrap().metadata.resource_version);
+            seen.len() > number
+        });
+    };
+    let mut far = kube.clone();
+    let mut line = Line::new(52, &mut far);
+
+    let one = Contending::start(&runtime, far.clone(), &namespace, "one", 900);
+    eventually("the first is alone", look, || one.is(Standing::Alone));
+    one.serving.send_replace(true);
+    let two = Contending::start(&runtime, kube.clone(), &namespace, "two", 900);
+    looks(3);
+    assert!(two.is(Standing::Aside) && active() == "one");
+
+    // The first hears nothing any more, and goes on: the other serves too, and knows that.
+    line.cut(Away::Refusing);
+    eventually("the other serves", look, || two.is(Standing::Serves));
+    two.serving.send_replace(true);
+    looks(5);
+    assert!(two.is(Standing::Serves) && one.standing.borrow().serves() && active() == "one two");
+    // It hears, and ends; and says so only when it has ended.
+    line.mend();
+    eventually("the first stands aside", look, || one.is(Standing::Aside));
+    looks(3);
+    assert!(two.is(Standing::Serves) && active() == "one two");
+    one.serving.send_replace(false);
+    eventually("the other is alone", look, || two.is(Standing::Alone));
+    assert_eq!(active(), "two");
+    // What is given back leaves nobody behind.
+    two.end(&runtime);
+    eventually("the first is alone again", look, || one.is(Standing::Alone));
+    one.end(&runtime);
+
+    // One that hears nothing for the limit stands aside by itself, and only then is the other alone.
+    let one = Contending::start(&runtime, far, &namespace, "one", 3);
+    eventually("the first is alone", look, || one.is(Standing::Alone));
+    one.serving.send_replace(true);
+    let two = Contending::start(&runtime, kube, &namespace, "two", 3);
+    line.cut(Away::Refusing);
+    eventually("the other serves", look, || two.is(Standing::Serves));
+    eventually("the other is alone", look, || two.is(Standing::Alone));
+    assert!(one.is(Standing::Aside) && active() == "one two");
+    two.end(&runtime);
+    line.mend();
+    one.end(&runtime);
     let _ = runtime.block_on(Api::<KubeNamespace>::all(client).delete(&namespace, &DeleteParams::default()));
 }
 

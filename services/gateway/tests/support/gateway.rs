@@ -16,6 +16,7 @@ use liaison_gateway::{
     config::Config,
     enrolment::{Answer, Asked, Certificates},
     feeds::{Change, Feeds, StatusWrite, Word},
+    lead::Standing,
     privileges::{Opened, reduce},
     secrets::{PresharedKey, Secrets, WireGuardPrivateKey},
     serve,
@@ -254,7 +255,7 @@ fn private_keys(texts: [Option<String>; 2]) -> [Option<WireGuardPrivateKey>; 2] 
 }
 
 /// Answers no request for a certificate.
-struct Nobody;
+pub struct Nobody;
 
 impl Certificates for Nobody {
     fn ask<'a>(&'a self, _: &'a Asked) -> BoxFuture<'a, Result<Answer, String>> {
@@ -310,7 +311,14 @@ pub fn child() {
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(
             config,
-            Feeds { changes, secrets, words, certificates: Arc::new(Nobody), active: watch::channel(true).1 },
+            Feeds {
+                changes,
+                secrets,
+                words,
+                certificates: Arc::new(Nobody),
+                standing: watch::channel(Standing::Alone).1,
+                serving: watch::channel(false).0,
+            },
             opened,
             stop.clone(),
         ));

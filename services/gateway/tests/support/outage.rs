@@ -6,14 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser as _;
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use liaison_crds::PartnerConnection;
-use liaison_gateway::{config::Config, kubernetes, privileges::Opened, run_with, tunnel::filter::HTTPS};
+use liaison_gateway::{kubernetes, privileges::Opened, run_with, tunnel::filter::HTTPS};
 use serde_json::json;
 use tokio::{runtime::Runtime, task::JoinHandle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DOMAIN, Namespace, Process,
     ca::Ca,
-    cluster::{client, config, make_namespace, own_secrets},
+    cluster::{client, config, gateway, make_namespace, own_secrets},
     eventually,
     gateway::public_key,
     infopol,
@@ -39,7 +38,7 @@ pub enum Away {
 }
 
 /// What a gateway reaches the API server by.
-struct Line {
+pub struct Line {
     namespace: Namespace,
     address: SocketAddr,
     server: SocketAddr,
@@ -48,8 +47,10 @@ struct Line {
 }
 
 impl Line {
-    /// `slot` says which /30 of 192.0.2.0/24 is between this process and the line's other end.
-    fn new(slot: u8, server: SocketAddr) -> Self {
+    /// To the API server of `config`, which leads by it from then on. `slot` says which /30 of 192.0.2.0/24 is between this process and
+    /// the line's other end.
+    pub fn new(slot: u8, config: &mut kube::Config) -> Self {
+        let server = config.cluster_url.authority().unwrap().as_str().parse().unwrap();
         let (namespace, here) = (Namespace::new("l"), format!("lgl{}", unique()));
         let (near, far) = (format!("192.0.2.{}/30", slot * 4 + 1), format!("192.0.2.{}", slot * 4 + 2));
         run("ip", &["link", "add", &here, "type", "veth", "peer", "name", "line0", "netns", &namespace.0]);
@@ -61,6 +62,8 @@ impl Line {
         let address = SocketAddr::new(far.parse().unwrap(), 6443);
         let mut line = Self { namespace, address, server, runtime, open: None };
         line.listen();
+        config.cluster_url = format!("https://{}", line.address).parse().unwrap();
+        config.tls_server_name = Some("localhost".to_owned());
         line
     }
 
@@ -85,7 +88,8 @@ impl Line {
         run("ip", &["-n", &self.namespace.0, "link", "set", "line0", state]);
     }
 
-    fn cut(&mut self, away: Away) {
+    /// Has it away.
+    pub fn cut(&mut self, away: Away) {
         match away {
             Away::Refusing => {
                 let open = self.open.take().unwrap();
@@ -96,7 +100,8 @@ impl Line {
         }
     }
 
-    fn mend(&mut self) {
+    /// Has it back.
+    pub fn mend(&mut self) {
         if self.open.is_none() { self.listen() } else { self.link("up") }
     }
 }
@@ -120,10 +125,7 @@ impl Stage {
     pub fn new(slot: u8, outages: u8) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (client, mut config) = (runtime.block_on(client()), runtime.block_on(config()));
-        let server = config.cluster_url.authority().unwrap().as_str().parse().unwrap();
-        let line = Line::new(slot, server);
-        config.cluster_url = format!("https://{}", line.address).parse().unwrap();
-        config.tls_server_name = Some("localhost".to_owned());
+        let line = Line::new(slot, &mut config);
         let (namespace, ca, private) = (format!("gateway-test-{}", unique()), Ca::new(), run("wg", &["genkey"]));
         runtime.block_on(async {
             make_namespace(&client, &namespace).await;
@@ -135,16 +137,8 @@ impl Stage {
             (host, ca.material(&leaf))
         });
         let infopol = runtime.block_on(infopol::start(0, infopols.collect()));
-        let wg_port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let arguments = Config::parse_from([
-            "liaison-gateway".to_owned(),
-            format!("--upstream=https://127.0.0.1:{infopol}"),
-            format!("--partners-namespace={namespace}"),
-            format!("--gateway-namespace={namespace}"),
-            format!("--tun-name=lgt{}", unique()),
-            format!("--wg-port={wg_port}"),
-            "--health-addr=127.0.0.1:0".to_owned(),
-        ]);
+        let arguments = gateway(&namespace, infopol, &[]);
+        let wg_port = arguments.wg_port;
         let opened = Opened::open(arguments.wg_backend, &arguments.tun_name, HTTPS).unwrap();
         let stop = CancellationToken::new();
         let running = stop.clone();
