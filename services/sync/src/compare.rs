@@ -77,9 +77,6 @@ pub async fn compare(
     budget: Budget,
     faults: &Faults,
 ) -> Result<Compared, Error> {
-    if held.narrows(grant) {
-        held.fence(store, grant, faults).await?;
-    }
     let Reading { client, wal } = reading;
     let mut view = View::open(Reading { client: &mut *client, wal }).await?;
     let usable = held.cursor.usable(&view.identity, view.horizon, view.point.snapshot.xmax) && held.follows(grant);

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 use tokio_postgres::{Client, Config, NoTls, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -153,6 +156,18 @@ impl Target {
     }
 }
 
+/// Bounds in time what is asked of a database.
+pub(crate) async fn within<T>(
+    bound: Duration,
+    side: Side,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(bound, work).await.unwrap_or(Err(Error::Timeout { side, seconds: bound.as_secs() }))
+}
+
+/// The longest that a connection may take to be open, TLS and settings with it.
+const OPENING: Duration = Duration::from_secs(10);
+
 /// A few warm connections; a key always takes the same one, so that what a backend has cached stays of use.
 #[derive(Debug)]
 pub struct Lanes {
@@ -162,9 +177,13 @@ pub struct Lanes {
     each: Vec<Mutex<Option<Client>>>,
 }
 
-/// One connection, held alone until dropped.
+/// One connection, held alone until dropped. It is given up then, unless whoever worked over it says that all went well
+/// ([`Lane::keep`]): after a failure, and after work that was dropped half-way, what it still does is unknown.
 #[derive(Debug)]
-pub struct Lane<'a>(MutexGuard<'a, Option<Client>>);
+pub struct Lane<'a> {
+    client: MutexGuard<'a, Option<Client>>,
+    used: bool,
+}
 
 impl Lanes {
     /// `count` lanes, none of them open yet.
@@ -190,7 +209,7 @@ impl Lanes {
     }
 
     async fn open(&self) -> Result<Client, Error> {
-        let client = self.target.connect().await?;
+        let client = within(OPENING, self.target.side(), self.target.connect()).await?;
         let since = client.query_one("SELECT pg_postmaster_start_time()::text", &[]).await;
         let since = since.map_err(|e| Error::postgres(self.target.side(), &e))?;
         let since = since.try_get(0).map_err(|e| Error::postgres(self.target.side(), &e))?;
@@ -212,18 +231,39 @@ impl Lanes {
             *guard = Some(self.open().await?);
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Lane(guard))
+        Ok(Lane { client: guard, used: false })
+    }
+
+    /// Works over the lane of `key`.
+    pub async fn over<T>(
+        &self,
+        key: &str,
+        work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut lane = self.lane(key).await?;
+        let done = work(lane.client()?).await?;
+        lane.keep();
+        Ok(done)
     }
 }
 
 impl Lane<'_> {
     /// The connection.
     pub fn client(&mut self) -> Result<&mut Client, Error> {
-        self.0.as_mut().ok_or_else(|| Error::Corrupt("a lane was used after it was given up".to_owned()))
+        self.used = true;
+        self.client.as_mut().ok_or_else(|| Error::Corrupt("a lane has no connection".to_owned()))
     }
 
-    /// Gives the connection up: whatever it still does is unknown.
-    pub fn discard(&mut self) {
-        *self.0 = None;
+    /// All that was begun over it has ended well.
+    pub fn keep(&mut self) {
+        self.used = false;
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        if self.used {
+            *self.client = None;
+        }
     }
 }

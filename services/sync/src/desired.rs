@@ -33,8 +33,15 @@ pub struct Desired {
     pub fresh: Fresh,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// How long its replica may stay.
-    pub retention: Retention,
+    /// How long its replica may stay; `None`: its object cannot be read, and may hold it.
+    pub retention: Option<Retention>,
+}
+
+impl Desired {
+    /// Whether its replica may be disposed of, if its time has come: nothing that was said since speaks against it.
+    pub fn disposable(&self, now: Timestamp) -> bool {
+        self.terms.open(now).is_none() && self.retention.as_ref().is_some_and(|retention| !retention.hold)
+    }
 }
 
 /// All objects of the two kinds, as last heard.
@@ -44,13 +51,16 @@ struct Objects {
     agreements: Kept<SharingAgreement>,
 }
 
-/// The objects of one kind; those that cannot be read are kept as absent.
+/// The objects of one kind.
 #[derive(Debug)]
 struct Kept<K> {
-    objects: BTreeMap<String, K>,
-    listing: Option<BTreeMap<String, K>>,
+    objects: BTreeMap<String, Read<K>>,
+    listing: Option<BTreeMap<String, Read<K>>>,
     listed: bool,
 }
+
+/// An object, or the generation of one that cannot be read.
+type Read<K> = Result<K, i64>;
 
 impl<K> Default for Kept<K> {
     fn default() -> Self {
@@ -63,20 +73,14 @@ impl<K: Resource<DynamicType = ()>> Kept<K> {
         match event {
             watcher::Event::Init => self.listing = Some(BTreeMap::new()),
             watcher::Event::InitApply(object) => {
-                if let Some((name, object)) = readable(object) {
-                    self.listing.get_or_insert_default().insert(name, object);
-                }
+                self.listing.get_or_insert_default().insert(object.name_any(), readable(object));
             }
             watcher::Event::InitDone => {
                 self.objects = self.listing.take().unwrap_or_default();
                 self.listed = true;
             }
             watcher::Event::Apply(object) => {
-                let name = object.name_any();
-                match readable(object) {
-                    Some((name, object)) => self.objects.insert(name, object),
-                    None => self.objects.remove(&name),
-                };
+                self.objects.insert(object.name_any(), readable(object));
             }
             watcher::Event::Delete(object) => {
                 self.objects.remove(&object.name_any());
@@ -85,13 +89,12 @@ impl<K: Resource<DynamicType = ()>> Kept<K> {
     }
 }
 
-fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<(String, K)> {
-    let name = object.name_any();
-    let Ok(object) = object.0 else {
-        tracing::warn!(%name, kind = %K::kind(&()), "an object cannot be read and is passed over: its share is closed");
-        return None;
-    };
-    Some((name, object))
+fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Read<K> {
+    object.0.map_err(|invalid| {
+        let name = invalid.metadata.name.unwrap_or_default();
+        tracing::warn!(%name, kind = %K::kind(&()), "an object cannot be read: its share is closed");
+        invalid.metadata.generation.unwrap_or(0)
+    })
 }
 
 /// The terms of all partners of `store`.
@@ -100,15 +103,24 @@ fn desired(objects: &Objects, store: &str) -> Vec<Desired> {
     objects
         .connections
         .objects
-        .values()
-        .filter(|connection| {
+        .iter()
+        .filter_map(|(name, connection)| {
+            let connection = match connection {
+                Ok(connection) => connection,
+                // In which store it is cannot be read either: a worker of another finds no replica of that name.
+                Err(generation) => {
+                    let terms = Terms::unreadable(name.parse().ok()?, *generation);
+                    return Some(Desired { terms, fresh: Fresh::Unknown, since: None, retention: None });
+                }
+            };
             let named = connection.status.as_ref().and_then(|status| status.store_name.as_deref());
-            named.or(connection.spec.replica.as_ref().map(|r| r.store_name.as_str())).is_none_or(|name| name == store)
-        })
-        .filter_map(|connection| {
-            let agreement = agreements.get(&connection.spec.agreement_ref.name);
+            let named = named.or(connection.spec.replica.as_ref().map(|r| r.store_name.as_str()));
+            if named.is_some_and(|name| name != store) {
+                return None;
+            }
+            let agreement = agreements.get(&connection.spec.agreement_ref.name).and_then(|a| a.as_ref().ok());
             let terms = Terms::of(connection, agreement)?;
-            let retention = Retention::of(&terms.partner, connection, agreement);
+            let retention = Some(Retention::of(&terms.partner, connection, agreement));
             let (fresh, since) = Fresh::of(connection);
             Some(Desired { terms, fresh, since, retention })
         })
@@ -205,4 +217,28 @@ pub async fn write_condition(
 /// Watch receivers by partner, for looking up.
 pub fn by_partner(desired: &[Desired]) -> HashMap<PartnerName, Fresh> {
     desired.iter().map(|d| (d.terms.partner.clone(), d.fresh)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn guard(value: Value) -> DeserializeGuard<PartnerConnection> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_read_is_closed_and_not_forgotten() {
+        let mut objects = Objects::default();
+        let spoilt = json!({"apiVersion": "federation.csc-scc.gc.ca/v1alpha1", "kind": "PartnerConnection",
+            "metadata": {"name": "vancouver-police", "generation": 7}, "spec": {"partner": 1}});
+        objects.connections.take(watcher::Event::Apply(guard(spoilt)));
+        let wanted = desired(&objects, "any");
+        let [Desired { terms, retention, .. }] = &wanted[..] else { panic!("{wanted:?}") };
+        assert_eq!((terms.partner.as_str(), terms.generation, terms.suspended), ("vancouver-police", 7, true));
+        assert!(terms.open(Timestamp::now()).is_none());
+        assert!(retention.is_none() && !wanted[0].disposable(Timestamp::now()), "it may be under a legal hold");
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use liaison_records::{codes::Code, population::Axes};
+use liaison_records::{codes::Code, names::PartnerName, population::Axes};
 use sha2::{Digest, Sha256};
 use tokio_postgres::{
     Client, IsolationLevel, Row, Transaction,
@@ -15,6 +15,7 @@ use tokio_postgres::{
 use crate::{
     cursor::{Point, Snapshot},
     error::{Error, Of},
+    mark,
     quote::literal,
     record::{Hash, Key, Names, Record},
     route::Changes,
@@ -93,11 +94,14 @@ pub async fn probe(client: &Client, wal: &Wal, since: &Snapshot) -> Result<(Poin
     if row.try_get::<_, Option<bool>>("behind").hub()? != Some(true) {
         return Ok((point, false));
     }
-    let mut lane = wal.reach(row.try_get("lsn").hub()?, &point.snapshot).await?;
     let sql = format!("SELECT {}", changed("AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)"));
     let snapshot = point.snapshot.to_string();
-    let row = lane.client()?.query_one(&sql, &[&xmax, &in_progress, &snapshot]).await.hub()?;
-    Ok((point, row.try_get("changed").hub()?))
+    let parameters: &[(&(dyn ToSql + Sync), Type)] =
+        &[(&xmax, Type::TEXT), (&in_progress, Type::TEXT_ARRAY), (&snapshot, Type::TEXT)];
+    let rows = wal.ask(row.try_get("lsn").hub()?, &point.snapshot, &sql, parameters).await?;
+    // Whoever does not say that nothing changed says that something did.
+    let changed = rows.first().map_or(Ok(true), |row| row.try_get("changed").hub())?;
+    Ok((point, changed))
 }
 
 fn xids(since: &Snapshot) -> (String, Vec<String>) {
@@ -141,6 +145,11 @@ impl<'a> View<'a> {
         Ok(Self { point: point(&row)?, identity, horizon, names: Names::default(), behind, tx })
     }
 
+    /// Those who know another hub than this.
+    pub async fn strangers(&self, claims: &[mark::Claim]) -> Result<Vec<PartnerName>, Error> {
+        mark::strangers(self.tx.client(), claims).await
+    }
+
     /// Lets the snapshot go.
     pub async fn close(self) -> Result<(), Error> {
         self.tx.rollback().await.hub()
@@ -166,9 +175,7 @@ impl<'a> View<'a> {
     async fn of_log(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
         match &self.behind {
             None => self.tx.query_typed(sql, parameters).await.hub(),
-            Some((wal, lsn)) => {
-                wal.reach(lsn, &self.point.snapshot).await?.client()?.query_typed(sql, parameters).await.hub()
-            }
+            Some((wal, lsn)) => wal.ask(lsn, &self.point.snapshot, sql, parameters).await,
         }
     }
 

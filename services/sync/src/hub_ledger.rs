@@ -64,12 +64,29 @@ pub async fn raise_epoch(hub: &Client, partner: &PartnerName, mine: i64, beyond:
     row.ok_or_else(|| Error::Fenced { partner: partner.clone(), epoch: mine })?.try_get(0).hub()
 }
 
+/// What a replica needs of the change log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// The changes of this transaction and of later ones.
+    From(u64),
+    /// What it needed before.
+    AsBefore,
+    /// Nothing: it waits for a person, and is compared then.
+    Nothing,
+}
+
 /// Renews leases, and notes how far their replicas are. Returns those that are still ours.
-pub async fn renew(hub: &Client, held: &[(PartnerName, i64, Option<Snapshot>)]) -> Result<Vec<PartnerName>, Error> {
-    let partners: Vec<&str> = held.iter().map(|(p, ..)| p.as_str()).collect();
-    let epochs: Vec<i64> = held.iter().map(|(_, epoch, _)| *epoch).collect();
-    let positions: Vec<Option<String>> =
-        held.iter().map(|(.., snapshot)| snapshot.as_ref().map(|s| s.xmin.to_string())).collect();
+pub async fn renew(hub: &Client, leases: &[(PartnerName, i64, Follows)]) -> Result<HashSet<PartnerName>, Error> {
+    let partners: Vec<&str> = leases.iter().map(|(p, ..)| p.as_str()).collect();
+    let epochs: Vec<i64> = leases.iter().map(|(_, epoch, _)| *epoch).collect();
+    let positions: Vec<Option<String>> = leases
+        .iter()
+        .map(|(.., follows)| match follows {
+            Follows::From(xid) => Some(xid.to_string()),
+            Follows::AsBefore => None,
+            Follows::Nothing => Some(String::new()),
+        })
+        .collect();
     let rows = hub
         .query(
             // In one order wherever many leases are locked: no two transactions wait for each other.
@@ -80,7 +97,7 @@ pub async fn renew(hub: &Client, held: &[(PartnerName, i64, Option<Snapshot>)]) 
                  ORDER BY l.partner FOR NO KEY UPDATE OF l)
              UPDATE liaison.lease l
              SET until = clock_timestamp() + make_interval(secs => $4),
-                 position = coalesce(ours.position::xid8, l.position),
+                 position = CASE WHEN ours.position IS NULL THEN l.position ELSE nullif(ours.position, '')::xid8 END,
                  position_at = CASE WHEN ours.position IS NULL THEN l.position_at ELSE clock_timestamp() END
              FROM ours WHERE l.partner = ours.partner
              RETURNING l.partner",
@@ -88,9 +105,8 @@ pub async fn renew(hub: &Client, held: &[(PartnerName, i64, Option<Snapshot>)]) 
         )
         .await
         .hub()?;
-    let ours: Vec<String> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
-    let ours: HashSet<String> = ours.into_iter().collect();
-    Ok(held.iter().map(|(p, ..)| p).filter(|p| ours.contains(p.as_str())).cloned().collect())
+    let ours: HashSet<&str> = rows.iter().map(|row| row.try_get(0).hub()).collect::<Result<_, _>>()?;
+    Ok(leases.iter().map(|(p, ..)| p).filter(|p| ours.contains(p.as_str())).cloned().collect())
 }
 
 /// Gives leases back, so that another worker need not wait for them to run out.

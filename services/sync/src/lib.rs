@@ -25,6 +25,7 @@ pub mod export;
 pub mod fault;
 pub mod gather;
 pub mod handover;
+mod housekeeping;
 pub mod hub;
 pub mod hub_ledger;
 pub mod ledger;

@@ -5,11 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use liaison_records::{
-    codes::{Code, FieldGroup},
-    evidence::Mark,
-    names::PartnerName,
-};
+use liaison_records::{codes::Code, evidence::Mark, names::PartnerName};
 use tokio_postgres::Client;
 
 use crate::{
@@ -23,7 +19,7 @@ use crate::{
     mark,
     rebuild::{self, Rebuild},
     record::Hash,
-    replica::{self, Advance, Share, Stand},
+    replica::{self, Advance, SEARCHABLE, Share, Stand},
     subject::scope_json,
     terms::{Grant, Scope, Terms},
     together::Group,
@@ -274,24 +270,21 @@ impl Held {
     }
 
     /// Writes the terms into the cursor, if it does not bear them.
-    pub async fn tell(&mut self, store: &mut Client, terms: &Terms) -> Result<bool, Error> {
+    pub async fn tell(&mut self, store: &mut Client, terms: &Terms) -> Result<(), Error> {
         if self.told.as_ref() == Some(terms) {
-            return Ok(false);
+            return Ok(());
         }
         self.told = None;
         self.cursor.fenced = self.share.write_terms(store, self.stand(), terms).await?;
         self.told = Some(terms.clone());
-        Ok(true)
+        Ok(())
     }
 
     /// Whether reads must be refused until a batch has followed `grant`, and are not yet: and whether until search rows have
     /// been made anew, too.
     fn unfenced(&self, grant: &Grant) -> Option<bool> {
-        // Search rows hold alias names and pictures: without their group every search row is made anew first.
         let groups = grant.group_names();
-        let searchable = |group: &String| {
-            [FieldGroup::Aliases, FieldGroup::Photograph].iter().any(|g| g.as_str() == group) && !groups.contains(group)
-        };
+        let searchable = |group: &String| SEARCHABLE.iter().any(|g| g.as_str() == group) && !groups.contains(group);
         let whole = self.cursor.groups.iter().any(searchable);
         // A fence that an earlier narrowing put up, whose batch was killed, may ask for less than this one.
         let enough = self.cursor.fenced && !(whole && self.cursor.seeded);
@@ -305,10 +298,10 @@ impl Held {
 
     /// Fences reads before a scope is narrowed: access first, then the data (I7).
     pub async fn fence(&mut self, store: &mut Client, grant: &Grant, faults: &Faults) -> Result<(), Error> {
-        if let Some(whole) = self.unfenced(grant)
-            && !faults.makes(Fault::NarrowedUnfenced)
-        {
-            self.share.fence(store, self.stand(), whole).await?;
+        if let Some(whole) = self.unfenced(grant) {
+            if !faults.makes(Fault::NarrowedUnfenced) {
+                self.share.fence(store, self.stand(), whole).await?;
+            }
             self.cursor.fenced = true;
             self.cursor.seeded &= !whole;
             faults.at(Step::Narrowing, &self.partner).await?;

@@ -119,9 +119,9 @@ async fn begin(store: &mut Client, held: &mut Held, rebuild: Rebuild) -> Result<
     Share::beside(&partner).cursor(store).await
 }
 
-/// Takes out of the replica that is read what has been sealed since it was exact: a sealed file does not wait for the swap. Its
+/// Takes out of the replica that is read what has been sealed since it was exact: a sealed file waits for nothing else. Its
 /// cursor may go on naming an older snapshot: what it holds is always asked of it, and a file that it lacks can only enter.
-async fn take_out_sealed(hub: &Client, store: &mut Client, held: &Held) -> Result<(), Error> {
+pub(crate) async fn take_out_sealed(hub: &Client, store: &mut Client, held: &Held) -> Result<(), Error> {
     if held.cursor.fenced {
         return Ok(());
     }
@@ -160,19 +160,14 @@ pub(crate) async fn step(
 ) -> Result<Finished, Error> {
     let _turn = context.bulk.acquire().await;
     let partner = held.partner.clone();
-    let mut reading = context.comparing.lane(partner.as_str()).await?;
-    let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let result = async {
-        let (store, faults) = (store.client()?, &context.faults);
-        if held.narrows(&grant) {
-            held.fence(store, &grant, faults).await?;
-        }
+    let mut work = async |hub: &mut Client, store: &mut Client| {
+        let faults = &context.faults;
         let cursor = begin(store, &mut held, rebuild).await?;
-        take_out_sealed(reading.client()?, store, &held).await?;
+        take_out_sealed(hub, store, &held).await?;
         let mut beside = held.beside(cursor);
         let compared = compare(
             &mut beside,
-            Reading { client: reading.client()?, wal: &context.wal },
+            Reading { client: &mut *hub, wal: &context.wal },
             &context.ledger_bulk,
             store,
             &grant,
@@ -189,7 +184,7 @@ pub(crate) async fn step(
             // Before the swap: killed in between, whoever has the lease next finds it whole beside, and swaps it in. Afterwards
             // nothing would say that it had been.
             if let Some(request) = context.desk.asked_anew(&partner) {
-                verify::made_anew(reading.client()?, request).await?;
+                verify::made_anew(hub, request).await?;
             }
             swap(store, &held, faults).await?;
             held.swapped(beside);
@@ -197,14 +192,12 @@ pub(crate) async fn step(
             held.cursor = held.share.cursor(store).await?;
             files = Some(held.share.held(store).await?);
         }
-        Ok::<_, Error>((compared.written, files))
-    }
-    .await;
-    let (written, files) = result.inspect_err(|_| {
-        reading.discard();
-        store.discard();
-    })?;
-    Ok(Finished { held, written: Some(written), cycle: false, files, enter: Vec::new(), leave: Vec::new() })
+        Ok((compared.written, files))
+    };
+    let hub =
+        async |hub: &mut Client| context.store_bulk.over(partner.as_str(), async |store| work(hub, store).await).await;
+    let (written, files) = context.comparing.over(partner.as_str(), hub).await?;
+    Ok(Finished { written: Some(written), files, ..held.into() })
 }
 
 /// The terms as they are told now, the pictures that both have, and the names: one transaction. Sessions that are open

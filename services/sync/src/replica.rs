@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use liaison_records::names::PartnerName;
+use liaison_records::{
+    codes::{Code, FieldGroup},
+    names::PartnerName,
+};
 use tokio_postgres::{
     Client, Row,
     error::SqlState,
@@ -24,6 +27,9 @@ use crate::{
     subject::{Core, PARTS},
     terms::{Grant, Terms},
 };
+
+/// The groups of which search rows hold something: without one of them every search row is made anew.
+pub(crate) const SEARCHABLE: [FieldGroup; 2] = [FieldGroup::Aliases, FieldGroup::Photograph];
 
 /// The share schema of a partner.
 #[derive(Debug, Clone)]
@@ -251,6 +257,26 @@ impl Share {
     /// What one UPDATE of the cursor under our epoch says: no row is another's epoch.
     fn ours(&self, rows: u64, epoch: i64) -> Result<(), Error> {
         if rows == 1 { Ok(()) } else { Err(Error::Fenced { partner: self.partner.clone(), epoch }) }
+    }
+
+    /// Takes the replica away from what was begun under this lease, and refuses reads, since `terms` allow less than it may go on
+    /// to write: the epoch is raised, so that none of it lands any more. The next lease begins beyond it.
+    pub async fn cut(&self, store: &mut Client, epoch: i64, terms: &Terms) -> Result<(), Error> {
+        let granted = terms.grant.as_ref().map(Grant::group_names);
+        let searchable = SEARCHABLE.iter().map(|group| group.as_str());
+        let withdrawn: Vec<&str> =
+            searchable.filter(|group| granted.as_ref().is_some_and(|g| !g.iter().any(|g| g == group))).collect();
+        let sql = format!(
+            "UPDATE {}.cursor SET epoch = epoch + 1, fenced = fenced OR snapshot IS NOT NULL,
+                seeded = seeded AND NOT groups && $1 WHERE epoch = $2 RETURNING epoch, batch",
+            self.schema
+        );
+        let tx = store.transaction().await.store()?;
+        let row = tx.query_opt(&sql, &[&withdrawn, &epoch]).await.map_err(|e| self.error(&e))?;
+        let row = row.ok_or_else(|| Error::Fenced { partner: self.partner.clone(), epoch })?;
+        let at = Stand { epoch: row.try_get(0).store()?, batch: row.try_get(1).store()? };
+        self.write_terms(tx.client(), at, terms).await?;
+        tx.commit().await.store()
     }
 
     /// Writes what the partner's people are told and may do, and whether they may at all. No record changes. One that was closed is

@@ -9,18 +9,16 @@ use std::{
 use jiff::Timestamp;
 use kube::Client;
 use liaison_records::names::PartnerName;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backlog,
     compare::Budget,
     connect::Target,
     desired::{self, Desired},
-    dispose::{self, Policy},
     error::Error,
     fault::Faults,
-    retention::{self, Due},
+    housekeeping::House,
     signing,
     status::{Condition, FILLING, Pending, judge},
     telemetry::Metrics,
@@ -75,6 +73,9 @@ pub async fn serve(
     let mut worker = Worker::new(context).sharing(&store_name);
     let mut pending = Pending::default();
     let mut known: BTreeSet<PartnerName> = BTreeSet::new();
+    let house = House::new(worker.context(), &hub, &store, &store_name, &holder, metrics.clone(), terms.clone());
+    // Beside the rounds, which wait for none of it.
+    let mut chores = JoinSet::new();
     let mut housekept: Option<Instant> = None;
     let mut hub_down = false;
     // Nothing is done before both kinds are listed: an empty list would read as "no partner".
@@ -117,13 +118,16 @@ pub async fn serve(
         }
         let trouble = result.as_ref().err().map(|error| (error.reason(), error.to_string()));
         say(&mut worker, trouble.as_ref(), &wanted, &client, &namespace, &mut pending, &metrics, &mut known).await;
-        if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) {
+        if result.is_ok() && housekept.is_none_or(|at| at.elapsed() > HOUSEKEEPING) && chores.is_empty() {
             housekept = Some(Instant::now());
-            keep_house(&worker, &hub, &store, &store_name, &holder, &wanted, &metrics).await;
+            chores.spawn(house.clone().keep(worker.positions(now)));
         }
+        // One that panicked is begun again with the next.
+        while chores.try_join_next().is_some() {}
         pause(&mut worker, &mut terms, &stop, result.unwrap_or(false)).await;
     }
     drop(signing);
+    chores.shutdown().await;
     worker.shut_down().await;
     Ok(())
 }
@@ -195,7 +199,7 @@ async fn say(
     metrics.partners(standings.len(), standings.values().filter(|s| s.held).count());
     for (partner, standing) in &standings {
         metrics.standing(partner.as_str(), standing, now);
-        let Some(Desired { terms, fresh: written, since, retention: _ }) = freshness.get(partner) else { continue };
+        let Some(Desired { terms, fresh: written, since, .. }) = freshness.get(partner) else { continue };
         let Some((fresh, reason, message)) = judge(standing, hub, terms.freshness_seconds, now) else { continue };
         let due = pending.due(partner, *written, fresh, now);
         if reason != FILLING {
@@ -211,49 +215,5 @@ async fn say(
         if let Err(error) = desired::write_condition(client, namespace, partner, &condition).await {
             tracing::warn!(%partner, reason = error.reason(), "DataFresh could not be written: {error}");
         }
-    }
-}
-
-/// Trims the change log, and disposes of replicas whose time has come.
-async fn keep_house(
-    worker: &Worker,
-    hub: &Target,
-    store: &Target,
-    store_name: &str,
-    holder: &str,
-    wanted: &[Desired],
-    metrics: &Metrics,
-) {
-    match worker.trim().await {
-        Ok(rows) => metrics.trimmed(rows),
-        Err(error) => tracing::warn!(reason = error.reason(), "the change log was not trimmed: {error}"),
-    }
-    if let Err(error) = backlog::measure(hub, &worker.positions(), metrics).await {
-        tracing::warn!(reason = error.reason(), "the change log was not measured: {error}");
-    }
-    let now = Timestamp::now();
-    let overdue = async {
-        let client = hub.connect().await?;
-        // What the resources say counts before what is due: a renewed agreement lifts the date.
-        let said: Vec<_> = wanted.iter().map(|d| d.retention.clone()).collect();
-        retention::note(&client, store_name, &said, now).await?;
-        retention::due(&client, store_name).await
-    };
-    match overdue.await {
-        Ok(due) => {
-            for Due { partner, deleted } in due {
-                let there = wanted.iter().find(|d| d.terms.partner == partner);
-                if there.is_some_and(|d| d.terms.open(now).is_some()) {
-                    continue;
-                }
-                // While the connection is there, a renewed agreement fills the same schemas again.
-                let policy = if there.is_some() && !deleted { Policy::Empty } else { Policy::Delete };
-                match dispose::dispose(hub, store, &partner, &policy, &format!("{holder}-dispose")).await {
-                    Ok(_) => tracing::info!(%partner, "a replica is disposed of: its time had come"),
-                    Err(error) => tracing::warn!(%partner, reason = error.reason(), "disposal failed: {error}"),
-                }
-            }
-        }
-        Err(error) => tracing::warn!(reason = error.reason(), "disposals could not be listed: {error}"),
     }
 }

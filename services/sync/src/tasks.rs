@@ -13,14 +13,17 @@ use tokio_postgres::Client;
 use crate::{
     checkpoint,
     compare::{Budget, compare},
-    connect::{Lanes, Target},
+    connect::{Lanes, Target, within},
     cursor::{ALL, Point},
     delta::{Delta, Source, cores, keys},
     error::{Error, Side},
     fault::{Faults, Step},
     hub::Reading,
-    hub_ledger::Claim,
+    hub_ledger::{self, Claim},
+    mark,
     partner::{self, Held, Ledger, Written},
+    rebuild,
+    replica::Share,
     route::Want,
     terms::{Grant, Terms},
     verify::desk::Desk,
@@ -29,6 +32,8 @@ use crate::{
 };
 
 const BULK: usize = 2;
+/// The longest that the hub may take for what a worker asks for all its partners.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Connections and settings that all tasks of a worker share.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct Context {
     pub(crate) reading: Lanes,
     /// The change log, where it is read from the write-ahead log.
     pub(crate) wal: Wal,
+    /// What a worker asks of the hub for all its partners: no partner's trouble may hold it up.
+    pub(crate) control: Lanes,
     /// Leases.
     pub(crate) leases: Lanes,
     /// The ledger.
@@ -65,6 +72,7 @@ impl Context {
         Self {
             reading: Lanes::new(hub.clone(), 1),
             wal: Wal::new(hub),
+            control: Lanes::new(hub.clone(), 1),
             leases: Lanes::new(hub.clone(), 4),
             ledger: Ledger::new(hub),
             comparing: Lanes::new(hub.clone(), BULK),
@@ -78,6 +86,18 @@ impl Context {
             desk: Desk::default(),
             known: Known::default(),
         }
+    }
+
+    /// What a worker asks of the hub for all its partners: a hub that hangs is one that is away.
+    pub(crate) async fn of_hub<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>) -> Result<T, Error> {
+        within(ANSWER, Side::Hub, self.control.over("", work)).await
+    }
+
+    /// Trims the change log on the hub.
+    pub async fn trim(&self) -> Result<u64, Error> {
+        let hub = &mut self.leases.target().connect().await?;
+        mark::trim(hub).await?;
+        hub_ledger::trim(hub).await
     }
 
     /// The hub's ledger must have what `known` says.
@@ -96,14 +116,22 @@ pub(crate) struct Done {
 }
 
 /// What a task that went well leaves.
+#[derive(Default)]
 pub(crate) struct Finished {
-    pub(crate) held: Held,
+    /// The replica; `None`: its lease is to be taken.
+    pub(crate) held: Option<Held>,
     pub(crate) written: Option<Written>,
     /// Whether it was part of a cycle.
     pub(crate) cycle: bool,
     pub(crate) files: Option<Vec<i64>>,
     pub(crate) enter: Vec<i64>,
     pub(crate) leave: Vec<i64>,
+}
+
+impl From<Held> for Finished {
+    fn from(held: Held) -> Self {
+        Self { held: Some(held), ..Self::default() }
+    }
 }
 
 /// Bounds a task in time.
@@ -113,61 +141,66 @@ pub(crate) async fn timed(
     work: impl Future<Output = Result<Finished, Error>> + Send,
 ) -> Done {
     let started = Instant::now();
-    let result = match tokio::time::timeout(Duration::from_secs(seconds), work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Timeout { side: Side::Store, seconds }),
-    };
+    let result = within(Duration::from_secs(seconds), Side::Store, work).await;
     Done { partner, result, took: started.elapsed() }
-}
-
-fn finished(held: Held) -> Finished {
-    Finished { held, written: None, cycle: false, files: None, enter: Vec::new(), leave: Vec::new() }
 }
 
 /// Step 1, and the terms.
 pub(crate) async fn take_lease(context: &Context, partner: &PartnerName, terms: &Terms) -> Result<Finished, Error> {
-    let mut store = context.store.lane(partner.as_str()).await?;
-    let mut hub = context.leases.lane(partner.as_str()).await?;
-    let result = async {
-        let store = store.client()?;
-        let (mut held, files) =
-            partner::lease(hub.client()?, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
-        if let Some(mark) = context.known.mark(partner) {
-            held.lost = checkpoint::missing(hub.client()?, [&mark]).await?.pop();
-        }
-        held.tell(store, terms).await?;
-        Ok((held, files))
-    }
-    .await;
-    let (held, files) = result.inspect_err(|_| {
-        store.discard();
-        hub.discard();
-    })?;
-    Ok(Finished { files: Some(files), ..finished(held) })
+    let key = partner.as_str();
+    let (held, files) = context
+        .store
+        .over(key, async |store| {
+            context
+                .leases
+                .over(key, async |hub| {
+                    let (mut held, files) =
+                        partner::lease(hub, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
+                    if let Some(mark) = context.known.mark(partner) {
+                        held.lost = checkpoint::missing(hub, [&mark]).await?.pop();
+                    }
+                    held.tell(store, terms).await?;
+                    Ok((held, files))
+                })
+                .await
+        })
+        .await?;
+    Ok(Finished { files: Some(files), ..held.into() })
 }
 
-/// The terms into the cursor.
-pub(crate) async fn tell(context: &Context, mut held: Held, terms: &Terms) -> Result<Finished, Error> {
-    let mut store = context.store.lane(held.partner.as_str()).await?;
-    let result = async { held.tell(store.client()?, terms).await }.await;
-    result.inspect_err(|_| store.discard())?;
-    Ok(finished(held))
+/// What was under way under the lease of `epoch` was given up, since `terms` take something away: the replica says so, and takes
+/// nothing more of it. Asks nothing of the hub.
+pub(crate) async fn cut(
+    context: &Context,
+    partner: &PartnerName,
+    epoch: i64,
+    terms: &Terms,
+) -> Result<Finished, Error> {
+    let work = async |store: &mut Client| Share::new(partner).cut(store, epoch, terms).await;
+    context.store.over(partner.as_str(), work).await?;
+    Ok(Finished::default())
 }
 
-/// Reads are refused: what a narrowed scope takes away cannot leave now.
-pub(crate) async fn fence(context: &Context, mut held: Held, grant: &Grant) -> Result<Finished, Error> {
-    let mut store = context.store.lane(held.partner.as_str()).await?;
-    let result = async { held.fence(store.client()?, grant, &context.faults).await }.await;
-    result.inspect_err(|_| store.discard())?;
-    Ok(finished(held))
+/// Works on a replica that we hold, over the lane of its store.
+pub(crate) async fn on(
+    context: &Context,
+    mut held: Held,
+    work: impl AsyncFnOnce(&mut Held, &mut Client) -> Result<(), Error>,
+) -> Result<Finished, Error> {
+    let key = held.partner.clone();
+    context.store.over(key.as_str(), async |store| work(&mut held, store).await).await?;
+    Ok(held.into())
 }
 
-/// The as-of row.
-pub(crate) async fn touch(context: &Context, mut held: Held) -> Result<Finished, Error> {
-    let mut store = context.store.lane(held.partner.as_str()).await?;
-    let result = async { held.touch(store.client()?).await }.await;
-    result.inspect_err(|_| store.discard())?;
-    Ok(finished(held))
+/// Takes out of a replica for which nothing may cross what has been sealed since.
+pub(crate) async fn take_out_sealed(context: &Context, held: Held) -> Result<Finished, Error> {
+    let key = held.partner.clone();
+    let hub = async |hub: &mut Client| {
+        let store = async |store: &mut Client| rebuild::take_out_sealed(hub, store, &held).await;
+        context.store_bulk.over(key.as_str(), store).await
+    };
+    context.comparing.over(key.as_str(), hub).await?;
+    Ok(held.into())
 }
 
 /// A comparing batch, over connections of its own.
@@ -178,45 +211,18 @@ pub(crate) async fn run_compare(
     generation: i64,
     afresh: bool,
 ) -> Result<Finished, Error> {
-    let turn = context.bulk.acquire().await;
-    let partner = held.partner.clone();
-    let mut reading = context.comparing.lane(partner.as_str()).await?;
-    let mut store = context.store_bulk.lane(partner.as_str()).await?;
-    let result = async {
-        compare(
-            &mut held,
-            Reading { client: reading.client()?, wal: &context.wal },
-            &context.ledger_bulk,
-            store.client()?,
-            grant,
-            generation,
-            afresh,
-            context.budget,
-            &context.faults,
-        )
-        .await
-    }
-    .await;
-    let compared = result.inspect_err(|_| {
-        reading.discard();
-        store.discard();
-    })?;
-    drop(turn);
-    Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..finished(held) })
-}
-
-/// Works over the lane of a partner's store. A connection on which anything failed is given up.
-async fn over<T>(
-    context: &Context,
-    partner: &PartnerName,
-    work: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let mut lane = context.store.lane(partner.as_str()).await?;
-    let result = match lane.client() {
-        Ok(client) => work(client).await,
-        Err(error) => Err(error),
+    let _turn = context.bulk.acquire().await;
+    let key = held.partner.clone();
+    let hub = async |hub: &mut Client| {
+        let reading = Reading { client: hub, wal: &context.wal };
+        let (ledger, budget, faults) = (&context.ledger_bulk, context.budget, &context.faults);
+        let store = async |store: &mut Client| {
+            compare(&mut held, reading, ledger, store, grant, generation, afresh, budget, faults).await
+        };
+        context.store_bulk.over(key.as_str(), store).await
     };
-    result.inspect_err(|_| lane.discard())
+    let compared = context.comparing.over(key.as_str(), hub).await?;
+    Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..held.into() })
 }
 
 /// What a cycle found for one partner: the difference, the ledger, the replica.
@@ -237,25 +243,25 @@ pub(crate) async fn deliver(
     let groups = grant.group_names();
     let names: HashSet<&str> = groups.iter().map(String::as_str).collect();
     let mut delta = Delta::default();
-    let images = over(context, &partner, async |store| {
+    let look = async |store: &mut Client| {
         let looked = held.share.look(store, &keys(want, source, &names), &cores(want, source)).await?;
         delta.changes(want, source, &looked, &names, |file| holds.contains(&file));
         faults.found(&mut delta);
         held.pick(store, &delta, &source.images).await
-    })
-    .await?;
+    };
+    let images = context.store.over(partner.as_str(), look).await?;
     // The lane is free meanwhile: the ledger takes many partners' batches at once.
     let recorded = held.record(&context.ledger, grant, generation, &delta, "changes", faults).await?;
-    let written = over(context, &partner, async |store| {
+    let land = async |store: &mut Client| {
         held.land(store, recorded.as_ref(), None, grant, point, identity, ALL, &delta, &images, faults).await
-    })
-    .await?;
+    };
+    let written = context.store.over(partner.as_str(), land).await?;
     held.note(&context.ledger, &written, point, faults).await?;
     Ok(Finished {
         written: Some(written),
         cycle: true,
         enter: delta.enter.into_iter().collect(),
         leave: delta.leave.into_iter().collect(),
-        ..finished(held)
+        ..held.into()
     })
 }

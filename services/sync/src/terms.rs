@@ -152,10 +152,39 @@ impl Terms {
         })
     }
 
+    /// Of a connection that cannot be read: closed.
+    pub fn unreadable(partner: PartnerName, generation: i64) -> Self {
+        let name = partner.to_string();
+        Self {
+            partner,
+            generation,
+            name_en: name.clone(),
+            name_fr: name,
+            time_zone: "UTC".to_owned(),
+            authorized_until: None,
+            suspended: true,
+            grant: None,
+            freshness_seconds: 60,
+            disposal_days: 0,
+        }
+    }
+
     /// What may cross now; `None` when closed: nothing is disclosed to a partner that may not read.
     pub fn open(&self, now: Timestamp) -> Option<&Grant> {
         let open = !self.suspended && self.authorized_until.is_some_and(|until| now < until);
         self.grant.as_ref().filter(|_| open)
+    }
+}
+
+impl Terms {
+    /// Whether something that `before` allowed is allowed no more: what was begun for that may not go on.
+    pub fn takes_from(&self, before: &Self) -> bool {
+        let Some(was) = before.grant.as_ref().filter(|_| !before.suspended) else { return false };
+        let Some(is) = self.grant.as_ref().filter(|_| !self.suspended) else { return true };
+        self.authorized_until < before.authorized_until
+            || is.agreement != was.agreement
+            || !is.groups.is_superset(&was.groups)
+            || !is.scope.contains(&was.scope)
     }
 }
 
@@ -242,6 +271,24 @@ mod tests {
         let mut ending = agreement.clone();
         ending.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert!(!open(json!({}), Some(&ending)), "an agreement that is being deleted counts as ended");
+    }
+
+    #[test]
+    fn what_takes_something_away_is_told_from_what_gives() {
+        let agreement = agreement();
+        let of = |patch: serde_json::Value| Terms::of(&connection(&patch), Some(&agreement)).unwrap();
+        let takes = |patch: serde_json::Value| of(patch).takes_from(&of(json!({})));
+        let population = |cities: serde_json::Value| json!({"spec": {"share": {"population": {"anyOf": cities}}}});
+        assert!(!takes(json!({"metadata": {"generation": 4}})));
+        assert!(!takes(json!({"status": {"authorizedUntil": "2031-01-01T08:00:00Z"}})), "later");
+        assert!(takes(json!({"status": {"authorizedUntil": "2029-01-01T08:00:00Z"}})), "earlier");
+        assert!(takes(json!({"status": null})), "never");
+        assert!(takes(json!({"spec": {"suspend": true}})));
+        assert!(takes(json!({"spec": {"agreementRef": {"name": "another"}}})));
+        assert!(takes(json!({"spec": {"share": {"fieldGroups": ["identity"]}}})));
+        assert!(takes(population(json!([{"municipalities": ["5917034"]}]))));
+        assert!(!takes(population(json!([{"municipalities": ["5915022"]}, {"municipalities": ["5917034"]}]))));
+        assert!(!of(json!({})).takes_from(&of(json!({"spec": {"suspend": true}}))), "what was closed allowed nothing");
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Group commit: of the tasks that want the same thing of the hub, whichever gets the connection first does it for all that
-//! have queued meanwhile.
+//! Group commit: what several tasks want of the hub queues for one connection, and goes together once that is free.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,12 +9,12 @@ use tokio::sync::oneshot;
 use tokio_postgres::Client;
 
 use crate::{
-    connect::{Lanes, Target},
+    connect::{Lanes, Target, within},
     error::{Error, Side},
 };
 
 /// What can be done for several tasks at once.
-pub(crate) trait Together: Send + Sized {
+pub(crate) trait Together: Send + Sync + Sized {
     /// The most that are done at once.
     const MOST: usize;
     /// How long whoever does it waits for others to join.
@@ -25,72 +24,74 @@ pub(crate) trait Together: Send + Sized {
     fn run(client: &mut Client, items: &[Self]) -> impl Future<Output = Result<Vec<Result<(), Error>>, Error>> + Send;
 }
 
+/// The longest that one transaction for several may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
 type Queued<T> = (T, oneshot::Sender<Result<(), Error>>);
 
 /// A queue, and the one connection over which it is worked off.
 #[derive(Debug)]
-pub(crate) struct Group<T> {
+pub(crate) struct Group<T>(Arc<Line<T>>);
+
+#[derive(Debug)]
+struct Line<T> {
     queue: Mutex<Vec<Queued<T>>>,
     lanes: Lanes,
 }
 
-impl<T: Together> Group<T> {
+impl<T: Together + 'static> Group<T> {
     pub(crate) fn new(target: &Target) -> Self {
-        Self { queue: Mutex::new(Vec::new()), lanes: Lanes::new(target.clone(), 1) }
+        Self(Arc::new(Line { queue: Mutex::new(Vec::new()), lanes: Lanes::new(target.clone(), 1) }))
     }
 
-    /// Has `item` done, by this task or by another.
+    /// Has `item` done, with those of others. It is also done when nobody waits for it any more.
     pub(crate) async fn submit(&self, item: T) -> Result<(), Error> {
-        let (done, mut outcome) = oneshot::channel();
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push((item, done));
-        loop {
-            tokio::select! {
-                biased;
-                // Who had it in hand ended before it was done: it is not known whether it was.
-                outcome = &mut outcome => return outcome.unwrap_or_else(|_| Err(unknown())),
-                lane = self.lanes.lane("") => {
-                    if !T::LINGER.is_zero() {
-                        tokio::time::sleep(T::LINGER).await;
-                    }
-                    let (items, senders): (Vec<T>, Vec<_>) = self.take().into_iter().unzip();
-                    if items.is_empty() {
-                        // Another has ours in hand: its answer is under way.
-                        drop(lane);
-                        return outcome.await.unwrap_or_else(|_| Err(unknown()));
-                    }
-                    let result = match lane {
-                        Ok(mut lane) => {
-                            let result = match lane.client() {
-                                Ok(client) => T::run(client, &items).await,
-                                Err(error) => Err(error),
-                            };
-                            if result.is_err() {
-                                lane.discard();
-                            }
-                            result
-                        }
-                        Err(error) => Err(error),
-                    };
-                    // A task that is gone does not want its answer.
-                    match result {
-                        Ok(answers) => {
-                            for (sender, answer) in senders.into_iter().zip(answers) {
-                                let _ = sender.send(answer);
-                            }
-                        }
-                        Err(error) => {
-                            for sender in senders {
-                                let _ = sender.send(Err(error.clone()));
-                            }
-                        }
-                    }
+        let (done, outcome) = oneshot::channel();
+        self.0.queue().push((item, done));
+        // A task of its own: who gives up waiting does not end what others wait for.
+        tokio::spawn(Line::work_off(self.0.clone()));
+        outcome.await.unwrap_or_else(|_| Err(unknown()))
+    }
+}
+
+impl<T: Together> Line<T> {
+    /// Does what has queued by the time that the connection is free; nothing, if another had it in hand meanwhile.
+    async fn work_off(self: Arc<Self>) {
+        let mut lane = self.lanes.lane("").await;
+        if self.queue().is_empty() {
+            return;
+        }
+        if !T::LINGER.is_zero() {
+            tokio::time::sleep(T::LINGER).await;
+        }
+        let (items, senders): (Vec<T>, Vec<_>) = self.take().into_iter().unzip();
+        let work = async {
+            let lane = lane.as_mut().map_err(|error| error.clone())?;
+            let answers = T::run(lane.client()?, &items).await?;
+            lane.keep();
+            Ok(answers)
+        };
+        // A task that is gone does not want its answer.
+        match within(LONGEST, Side::Hub, work).await {
+            Ok(answers) => {
+                for (sender, answer) in senders.into_iter().zip(answers) {
+                    let _ = sender.send(answer);
+                }
+            }
+            Err(error) => {
+                for sender in senders {
+                    let _ = sender.send(Err(error.clone()));
                 }
             }
         }
     }
 
+    fn queue(&self) -> MutexGuard<'_, Vec<Queued<T>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Vec<Queued<T>> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
         let count = queue.len().min(T::MOST);
         queue.drain(..count).collect()
     }

@@ -21,7 +21,7 @@ pub(crate) mod roots;
 use std::{collections::HashSet, sync::Arc};
 
 use liaison_records::names::PartnerName;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::AbortHandle};
 use tokio_postgres::Client;
 
 use crate::{
@@ -69,8 +69,22 @@ pub(crate) async fn turn(
         }
     });
     desk.running(&partner, task.abort_handle());
+    // Given up before the snapshots stand, it does not go on with the replica.
+    let mut unopened = AbortOnDrop(Some(task.abort_handle()));
     // A task that was aborted or panicked dropped the sender, and the replica with it: step 1 again.
-    opened.await.unwrap_or_else(|_| Err(Error::Corrupt("a verification ended before it began".to_owned())))
+    let opened = opened.await;
+    unopened.0 = None;
+    opened.unwrap_or_else(|_| Err(Error::Corrupt("a verification ended before it began".to_owned())))
+}
+
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 async fn compare(
@@ -126,18 +140,22 @@ async fn compare(
     if back.send(Ok(finished(held, Some(brought)))).is_err() {
         return Came::Later;
     }
+    let (point, identity) = (view.point.clone(), view.identity.clone());
     let hashed = async {
         context.faults.at(Step::Read, &partner).await?;
-        tokio::try_join!(roots::hub(&mut view, grant), roots::replica(&replica, &partner))
+        let hub = async {
+            let hashed = roots::hub(&mut view, grant).await?;
+            // However long the replica takes: an open snapshot keeps the hub from clearing up.
+            view.close().await?;
+            Ok(hashed)
+        };
+        tokio::try_join!(hub, roots::replica(&replica, &partner))
     };
     let (hub, replica_side) = match hashed.await {
         Ok(hashed) => hashed,
         Err(Error::HubBusy) => return Came::Later,
         Err(error) => return Came::Failed(error.reason()),
     };
-    let (point, identity) = (view.point.clone(), view.identity.clone());
-    // The extracts first, then the result: neither snapshot is needed any more.
-    let _ = view.close().await;
     let _ = replica.rollback().await;
     let difference = hub.tree.against(&replica_side.tree);
     if !difference.units.is_empty() {
@@ -166,10 +184,8 @@ async fn compare(
 }
 
 fn finished(held: Held, brought: Option<Brought>) -> Finished {
-    let Some(Brought { written, enter, leave, files }) = brought else {
-        return Finished { held, written: None, cycle: false, files: None, enter: Vec::new(), leave: Vec::new() };
-    };
-    Finished { held, written: Some(written), cycle: false, files, enter, leave }
+    let Some(Brought { written, enter, leave, files }) = brought else { return held.into() };
+    Finished { written: Some(written), files, enter, leave, ..held.into() }
 }
 
 /// Brings the replica to S, and repairs what is known to differ. `None`: not by changes; the worker compares first.
@@ -184,13 +200,14 @@ async fn bring(
 ) -> Result<Option<Brought>, Error> {
     let Some(since) = held.position().cloned() else { return Ok(None) };
     let same_hub = held.cursor.hub_identity.as_deref() == Some(&view.identity);
-    if held.rebuild.is_some()
-        || !same_hub
-        || since.xmin < view.horizon
-        || !held.follows(grant)
-        || held.cursor.filled != ALL
-    {
+    let known = since.xmin >= view.horizon && since.xmax <= view.point.snapshot.xmax;
+    let whole = held.cursor.filled == ALL && held.rebuild.is_none() && !held.stranger;
+    if !same_hub || !known || !whole || !held.follows(grant) {
         return Ok(None);
+    }
+    // Its connection is its own, and may be to a hub that was put back since the worker's was opened.
+    if !view.strangers(&[held.claim()]).await?.is_empty() {
+        return Err(Error::LedgerPutBack(held.partner.clone()));
     }
     let (point, identity): (Point, String) = (view.point.clone(), view.identity.clone());
     let groups = grant.group_names();

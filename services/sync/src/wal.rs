@@ -1,10 +1,13 @@
 //! The hub's change log where it is read from the write-ahead log: before a snapshot's changes are asked for, `liaison.change`
 //! is brought up to that snapshot. Who captures by triggers needs nothing of this.
 
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{
+    Client, Row,
+    types::{ToSql, Type},
+};
 
 use crate::{
-    connect::{Lane, Lanes, Target},
+    connect::{Lanes, Target},
     cursor::Snapshot,
     error::{Error, Of},
 };
@@ -24,23 +27,25 @@ impl Wal {
         Self { lanes: Lanes::new(hub.clone(), 1) }
     }
 
-    /// Returns once `liaison.change` has everything that `snapshot` shows, which was committed before `upto`, with a connection that
-    /// sees it.
+    /// Asks once `liaison.change` has everything that `snapshot` shows, which was committed before `upto`.
     ///
     /// # Errors
     ///
     /// [`Error::CaptureLost`] when the slot was gone, or is ahead of what was committed. Then a later snapshot shows that
     /// everything may have changed; none taken before this may be followed, whoever took it.
-    pub async fn reach(&self, upto: &str, snapshot: &Snapshot) -> Result<Lane<'_>, Error> {
-        let mut lane = self.lanes.lane("").await?;
-        match drain(lane.client()?, upto).await {
-            Ok(Some(marked)) if !snapshot.sees(marked) => Err(Error::CaptureLost),
-            Ok(_) => Ok(lane),
-            Err(error) => {
-                lane.discard();
-                Err(error)
-            }
-        }
+    pub async fn ask(
+        &self,
+        upto: &str,
+        snapshot: &Snapshot,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Error> {
+        self.lanes
+            .over("", async |hub| match drain(hub, upto).await? {
+                Some(marked) if !snapshot.sees(marked) => Err(Error::CaptureLost),
+                _ => hub.query_typed(sql, parameters).await.hub(),
+            })
+            .await
     }
 }
 

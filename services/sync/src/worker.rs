@@ -16,7 +16,8 @@ use std::{
 
 use jiff::Timestamp;
 use liaison_records::names::PartnerName;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio_postgres::Client;
 
 use self::{
     cycle::Pace,
@@ -26,14 +27,21 @@ use self::{
 use crate::{
     cursor::{ALL, Point},
     error::Error,
-    hub_ledger, mark,
+    hub_ledger,
     partner::Held,
     rebuild,
     route::{Members, Slot},
-    tasks::{Done, Finished, fence, run_compare, take_lease, tell, timed, touch},
+    tasks::{Done, Finished, cut, on, run_compare, take_lease, take_out_sealed, timed},
     terms::Terms,
     verify::{self, News},
 };
+
+/// The longest that a task may take which writes a row.
+const SHORT: u64 = 30;
+/// The longest that one may take which compares, in seconds.
+const LONG: u64 = 300;
+/// How often a replica for which nothing may cross is rid of what is sealed.
+const SWEEP: Duration = Duration::from_secs(60);
 
 pub use self::standing::{Report, Standing};
 pub use crate::tasks::Context;
@@ -44,8 +52,14 @@ struct State {
     held: Option<Held>,
     /// The store's server when the lease was taken.
     server: u64,
-    busy: bool,
+    /// What is under way; it has the replica.
+    task: Option<Task>,
+    /// The lease of a task that was given up, since the terms take away what it may go on to write: the replica must be told before
+    /// anything else.
+    cut: Option<i64>,
     compare: bool,
+    /// When a replica for which nothing may cross was last rid of what is sealed.
+    swept: Option<Instant>,
     failures: u32,
     not_before: Instant,
     trouble: Option<(&'static str, String)>,
@@ -53,7 +67,65 @@ struct State {
     reached: Reached,
 }
 
+/// A task of a partner, which ends with this.
+struct Task {
+    handle: AbortHandle,
+    /// The lease that it has; `None`: it takes one.
+    epoch: Option<i64>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
 impl State {
+    fn new(slot: Slot, terms: Terms) -> Self {
+        Self {
+            slot,
+            terms,
+            held: None,
+            server: 0,
+            task: None,
+            cut: None,
+            compare: false,
+            swept: None,
+            failures: 0,
+            not_before: Instant::now(),
+            trouble: None,
+            reached: Reached::default(),
+        }
+    }
+
+    fn busy(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// Starts what this partner needs, for at most so many seconds.
+    fn start(
+        &mut self,
+        tasks: &mut JoinSet<Done>,
+        epoch: Option<i64>,
+        seconds: u64,
+        work: impl Future<Output = Result<Finished, Error>> + Send + 'static,
+    ) {
+        let handle = tasks.spawn(timed(self.terms.partner.clone(), seconds, work));
+        self.task = Some(Task { handle, epoch });
+    }
+
+    /// What is wanted from now on. What is under way for terms that allowed more is given up.
+    fn follow(&mut self, terms: Terms) {
+        // Suspension does not wait for a backoff to pass.
+        self.not_before = Instant::now();
+        if terms.takes_from(&self.terms)
+            && let Some(task) = self.task.take()
+        {
+            self.cut = self.cut.or(task.epoch);
+        }
+        self.terms = terms;
+    }
+
     /// Leaves the partner to another worker, which is the one to say how it stands.
     fn let_go(&mut self) {
         self.held = None;
@@ -135,26 +207,10 @@ impl Worker {
         for terms in terms {
             match self.partners.get_mut(&terms.partner) {
                 Some(state) if state.terms == terms => {}
-                Some(state) => {
-                    // Suspension does not wait for a backoff to pass.
-                    state.not_before = Instant::now();
-                    state.terms = terms;
-                }
+                Some(state) => state.follow(terms),
                 None => {
                     self.slots += 1;
-                    let state = State {
-                        slot: self.slots,
-                        held: None,
-                        server: 0,
-                        busy: false,
-                        compare: false,
-                        failures: 0,
-                        not_before: Instant::now(),
-                        trouble: None,
-                        reached: Reached::default(),
-                        terms,
-                    };
-                    self.partners.insert(state.terms.partner.clone(), state);
+                    self.partners.insert(terms.partner.clone(), State::new(self.slots, terms));
                 }
             }
         }
@@ -171,9 +227,9 @@ impl Worker {
         self.reap();
         self.look_again();
         // Terms reach the replicas also while the hub is down.
-        let renewed = self.renew().await;
+        let renewed = self.renew(now).await;
         let mut started = false;
-        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy).count();
+        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy()).count();
         let mut room = match &self.sharing {
             // Not before it is known with how many to share.
             Some(Sharing { live: 0, .. }) => 0,
@@ -195,34 +251,44 @@ impl Worker {
 
     /// Waits until a task ends, or for `at_most`.
     pub async fn wait(&mut self, at_most: Duration) {
-        let next = tokio::time::timeout(at_most, self.tasks.join_next());
+        let next = tokio::time::timeout(at_most, self.tasks.join_next_with_id());
         if let Ok(Some(joined)) = next.await {
             self.take(joined);
         }
     }
 
     fn reap(&mut self) {
-        while let Some(joined) = self.tasks.try_join_next() {
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
             self.take(joined);
         }
     }
 
-    fn take(&mut self, joined: Result<Done, tokio::task::JoinError>) {
-        let Ok(Done { partner, result, took }) = joined else {
-            // A task that panicked told nobody whose it was: every busy partner starts over.
-            for state in self.partners.values_mut().filter(|state| state.busy) {
-                state.busy = false;
-                state.held = None;
+    fn take(&mut self, joined: Result<(Id, Done), JoinError>) {
+        let has = |state: &State, id: Id| state.task.as_ref().is_some_and(|task| task.handle.id() == id);
+        let (id, Done { partner, result, took }) = match joined {
+            Ok(ended) => ended,
+            // One that panicked told nobody whose it was.
+            Err(error) => {
+                let of = self.partners.iter().find(|(_, state)| has(state, error.id()));
+                let Some((partner, _)) = of else { return };
+                let result = Err(Error::Corrupt("a task of this partner ended without a word".to_owned()));
+                (error.id(), Done { partner: partner.clone(), result, took: Duration::ZERO })
             }
-            return;
         };
-        let Some(state) = self.partners.get_mut(&partner) else { return };
-        state.busy = false;
+        // One that was given up is nobody's any more.
+        let Some(state) = self.partners.get_mut(&partner).filter(|state| has(state, id)) else { return };
+        let task = state.task.take();
+        if state.cut.is_some() && task.is_some_and(|task| task.epoch == state.cut) {
+            // Another has the lease, and the terms with it; or the replica was told.
+            let told = matches!(result, Ok(_) | Err(Error::Fenced { .. } | Error::NotSeeded(_)));
+            state.cut = state.cut.filter(|_| !told);
+        }
         match result {
             Ok(Finished { held, written, cycle, files, enter, leave }) => {
-                let lost = held.lost.as_ref().map(|_| Error::LedgerLost(partner.clone()));
+                let lost = held.as_ref().is_some_and(|held| held.lost.is_some());
+                let lost = lost.then(|| Error::LedgerLost(partner.clone()));
                 state.trouble = lost.map(|error| (error.reason(), error.to_string()));
-                state.held = Some(held);
+                state.held = held;
                 state.failures = 0;
                 // Whatever the numbers say.
                 state.compare |= state.held.as_ref().is_some_and(|held| held.stranger);
@@ -273,17 +339,22 @@ impl Worker {
         }
         self.asked = Some(Instant::now());
         self.news.extend(news.iter().cloned());
-        let context = self.context.clone();
-        let mut lane = context.leases.lane("verify").await?;
-        let hub = lane.client()?;
-        for item in &news {
-            if let News::GivenUp(partner, id, reason) = item {
-                let closed = verify::give_up(hub, *id, reason).await;
-                self.context.desk.closed(partner, *id, closed.is_ok());
-                closed?;
-            }
-        }
-        let mut requests = verify::open(hub).await?;
+        let desk = &self.context.desk;
+        let given_up = news.iter().filter_map(|item| match item {
+            News::GivenUp(partner, id, reason) => Some((partner, *id, *reason)),
+            _ => None,
+        });
+        let mut requests = self
+            .context
+            .of_hub(async |hub| {
+                for (partner, id, reason) in given_up {
+                    let closed = verify::give_up(hub, id, reason).await;
+                    desk.closed(partner, id, closed.is_ok());
+                    closed?;
+                }
+                verify::open(hub).await
+            })
+            .await?;
         requests.retain(|(partner, ..)| self.partners.contains_key(partner));
         self.context.desk.open(&requests);
         Ok(())
@@ -304,12 +375,18 @@ impl Worker {
     /// Starts what a partner needs beside the cycle. Returns whether it did.
     fn attend(&mut self, partner: &PartnerName, now: Timestamp, room: &mut usize) -> bool {
         let context = self.context.clone();
+        let tasks = &mut self.tasks;
         let Some(state) = self.partners.get_mut(partner) else { return false };
-        if state.busy || state.not_before > Instant::now() {
+        if state.busy() || state.not_before > Instant::now() {
             return false;
         }
         let name = partner.clone();
         let terms = state.terms.clone();
+        if let Some(epoch) = state.cut {
+            let work = async move { cut(&context, &name, epoch, &terms).await };
+            state.start(tasks, Some(epoch), SHORT, work);
+            return true;
+        }
         let server = context.store.server();
         // What it was on another may have been put back, or lost: step 1 again.
         let same = state.server == server;
@@ -322,48 +399,53 @@ impl Worker {
                 return false;
             }
             *room -= 1;
-            (state.busy, state.server) = (true, server);
-            self.tasks.spawn(timed(name.clone(), 30, async move { take_lease(&context, &name, &terms).await }));
+            state.server = server;
+            state.start(tasks, None, SHORT, async move { take_lease(&context, &name, &terms).await });
             return true;
         };
+        let epoch = Some(held.epoch);
         if held.told.as_ref() != Some(&terms) {
-            state.busy = true;
-            self.tasks.spawn(timed(name, 30, async move { tell(&context, held, &terms).await }));
+            let tell = async move |held: &mut Held, store: &mut Client| held.tell(store, &terms).await;
+            state.start(tasks, epoch, SHORT, async move { on(&context, held, tell).await });
+            return true;
+        }
+        let Some(grant) = terms.open(now).cloned() else {
+            state.held = Some(held);
+            return false;
+        };
+        // Before anything for which there may be a queue, and also while nothing may cross.
+        if held.must_fence(&grant) {
+            let faults = context.faults.clone();
+            let fence = async move |held: &mut Held, store: &mut Client| held.fence(store, &grant, &faults).await;
+            state.start(tasks, epoch, SHORT, async move { on(&context, held, fence).await });
             return true;
         }
         if held.lost.is_some() {
             // Like a hub that is away: what is there serves and ages, but for what may no longer be seen.
-            if let Some(grant) = terms.open(now).filter(|grant| held.must_fence(grant)).cloned() {
-                state.busy = true;
-                self.tasks.spawn(timed(name, 30, async move { fence(&context, held, &grant).await }));
+            if state.swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+                state.swept = Some(Instant::now());
+                state.start(tasks, epoch, SHORT, async move { take_out_sealed(&context, held).await });
                 return true;
             }
             state.held = Some(held);
             return false;
         }
-        if let Some(grant) = terms.open(now).cloned() {
-            if let Some(rebuild) = held.rebuild.or_else(|| context.desk.rebuild(&name)) {
-                state.busy = true;
-                held.rebuild = Some(rebuild);
-                let work = rebuild::step(context, held, rebuild, grant, terms.generation);
-                self.tasks.spawn(timed(name, 300, work));
-                return true;
-            }
-            // A fence that nothing is left behind of, as when a narrowed scope was widened again, goes the same way.
-            let whole = held.cursor.filled == ALL && held.cursor.snapshot.is_some() && !held.cursor.fenced;
-            if state.compare || !held.follows(&grant) || !whole {
-                let afresh = std::mem::take(&mut state.compare);
-                state.busy = true;
-                let work = async move { run_compare(&context, held, &grant, terms.generation, afresh).await };
-                self.tasks.spawn(timed(name, 300, work));
-                return true;
-            }
-            if let Some(turn) = context.desk.turn(&name) {
-                state.busy = true;
-                let work = verify::turn(context, held, grant, terms.generation, turn);
-                self.tasks.spawn(timed(name, 300, work));
-                return true;
-            }
+        if let Some(rebuild) = held.rebuild.or_else(|| context.desk.rebuild(&name)) {
+            held.rebuild = Some(rebuild);
+            state.start(tasks, epoch, LONG, rebuild::step(context, held, rebuild, grant, terms.generation));
+            return true;
+        }
+        // A fence that nothing is left behind of, as when a narrowed scope was widened again, goes the same way.
+        let whole = held.cursor.filled == ALL && held.cursor.snapshot.is_some() && !held.cursor.fenced;
+        if state.compare || !held.follows(&grant) || !whole {
+            let afresh = std::mem::take(&mut state.compare);
+            let work = async move { run_compare(&context, held, &grant, terms.generation, afresh).await };
+            state.start(tasks, epoch, LONG, work);
+            return true;
+        }
+        if let Some(turn) = context.desk.turn(&name) {
+            state.start(tasks, epoch, LONG, verify::turn(context, held, grant, terms.generation, turn));
+            return true;
         }
         state.held = Some(held);
         false
@@ -372,18 +454,18 @@ impl Worker {
     /// The as-of row, once per half freshness objective; also when the hub's clock was put back. Returns whether any is due.
     fn touch(&mut self, now: Timestamp) -> bool {
         let mut started = false;
-        for (partner, state) in &mut self.partners {
+        for state in self.partners.values_mut() {
             let due = i64::from(state.terms.freshness_seconds) * 500;
-            let idle = !state.busy && !state.compare && state.terms.open(now).is_some();
+            let idle = !state.busy() && !state.compare && state.terms.open(now).is_some();
             let old = |held: &mut Held| {
                 let written = held.cursor.as_of_millis.unwrap_or(0);
                 held.exact_at.as_ref().is_some_and(|point| (point.millis - written).abs() >= due)
             };
             if let Some(held) = state.held.take_if(|held| idle && old(held)) {
-                state.busy = true;
                 started = true;
-                let context = self.context.clone();
-                self.tasks.spawn(timed(partner.clone(), 30, async move { touch(&context, held).await }));
+                let (context, epoch) = (self.context.clone(), held.epoch);
+                let touch = async |held: &mut Held, store: &mut Client| held.touch(store).await;
+                state.start(&mut self.tasks, Some(epoch), SHORT, async move { on(&context, held, touch).await });
             }
         }
         started
@@ -399,20 +481,16 @@ impl Worker {
         self.tasks.shutdown().await;
         let held: Vec<(PartnerName, i64)> =
             self.partners.values().filter_map(|s| s.held.as_ref()).map(|h| (h.partner.clone(), h.epoch)).collect();
-        if let Ok(mut lane) = self.context.leases.lane("renew").await
-            && let Ok(client) = lane.client()
-        {
-            let _ = hub_ledger::release(client, &held).await;
-            if self.sharing.is_some() {
-                let _ = hub_ledger::leave(client, &self.context.holder).await;
-            }
-        }
-    }
-
-    /// Trims the change log on the hub.
-    pub async fn trim(&self) -> Result<u64, Error> {
-        let mut lane = self.context.leases.lane("trim").await?;
-        mark::trim(lane.client()?).await?;
-        hub_ledger::trim(lane.client()?).await
+        // Nobody waits longer for it than for leases to run out.
+        let _ = self
+            .context
+            .of_hub(async |hub| {
+                hub_ledger::release(hub, &held).await?;
+                if self.sharing.is_some() {
+                    hub_ledger::leave(hub, &self.context.holder).await?;
+                }
+                Ok(())
+            })
+            .await;
     }
 }

@@ -496,6 +496,60 @@ async fn a_record_that_moves_to_a_file_compared_earlier_leaves_no_trace_in_the_o
     world.drop().await;
 }
 
+/// What was begun for a wider scope may hang for minutes. The narrowed one does not wait for it, nor for the hub, and it never lands.
+#[tokio::test]
+async fn a_narrowing_waits_for_nothing_that_is_under_way() {
+    let mut world = World::new("synccut").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    world.file(2, "4711066", 1).await;
+    let (hang, reached) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let faults = Faults::hooked({
+        let (hang, reached) = (hang.clone(), reached.clone());
+        move |step, _| {
+            let hangs = step == Step::Ledgered && hang.load(Ordering::SeqCst);
+            reached.fetch_or(hangs, Ordering::SeqCst);
+            async move { if hangs { std::future::pending().await } else { Ok(()) } }.boxed()
+        }
+    });
+    let wide = terms(&partner, ALL_GROUPS, WEST);
+    let mut worker = world.worker("w", Budget::default(), faults);
+    worker.set_terms(vec![wide.clone()]);
+    worker.converge(now()).await.unwrap();
+    assert_eq!(world.count(&partner, "subject").await, 2);
+
+    world.file(3, "4711066", 1).await;
+    hang.store(true, Ordering::SeqCst);
+    while !reached.load(Ordering::SeqCst) {
+        worker.round(now()).await.unwrap();
+        worker.wait(std::time::Duration::from_millis(5)).await;
+    }
+    let cursor = format!("SELECT epoch, fenced, suspended FROM {}.cursor", ident(&partner.share_schema()));
+    let stands = async |world: &World| {
+        let row = world.store.query_one(&cursor, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, bool>(2))
+    };
+    let (epoch, fenced, _) = stands(&world).await;
+    assert!(!fenced);
+    let narrow = terms(&partner, ALL_GROUPS, VANCOUVER);
+    worker.set_terms(vec![narrow.clone()]);
+    // The first thing that happens, in the same round.
+    worker.round(now()).await.unwrap();
+    worker.wait(std::time::Duration::from_secs(10)).await;
+    while !stands(&world).await.1 {
+        worker.wait(std::time::Duration::from_secs(1)).await;
+    }
+    assert!(stands(&world).await.0 > epoch, "nothing lands any more of what was begun");
+    hang.store(false, Ordering::SeqCst);
+    worker.converge(now()).await.unwrap();
+    world.check_i1(&narrow).await;
+    world.check_i2(&partner).await;
+    assert!(!stands(&world).await.1);
+    worker.shut_down().await;
+    world.drop().await;
+}
+
 /// DataFresh turns True only after a minute of it: a task under way, such as the as-of row, must not look like a replica that
 /// is being filled.
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn marks_are_left_only_where_changes_were_passed() {
     let mark = format!("SELECT (mark IS NULL)::text FROM {}.cursor", ident(&partner.share_schema()));
     assert_eq!(text(&world.store, &mark).await, "true");
     world.execute("UPDATE liaison.mark SET at = at - interval '9 days'").await;
-    worker.trim().await.unwrap();
+    worker.context().trim().await.unwrap();
     assert_eq!(text(&world.hub, marks).await, "0");
     worker.shut_down().await;
     world.drop().await;

@@ -242,7 +242,7 @@ async fn a_snapshot_from_before_a_loss_is_not_followed() {
     world.execute("UPDATE oms.sentence SET length_days = 2").await;
     let mut view = View::open(Reading { client: &mut client, wal: &ours }).await.unwrap();
     read_and_do_not_commit(&world, true).await;
-    let lost = others.reach(&end(&world).await, &since).await.map(drop);
+    let lost = others.ask(&end(&world).await, &since, "SELECT", &[]).await.map(drop);
     assert!(matches!(lost, Err(Error::CaptureLost)), "{lost:?}");
     let changes = view.changes(&since).await.map(drop);
     assert!(matches!(changes, Err(Error::CaptureLost)), "{changes:?}");
@@ -339,7 +339,7 @@ async fn a_large_transaction_is_one_line_a_table() {
         .execute("BEGIN; INSERT INTO oms.office SELECT n, 'Office' FROM generate_series(1001, 250000) n; COMMIT")
         .await;
     let wal = Wal::new(&world.hub_target);
-    drop(wal.reach(&end(&world).await, &"1:1:".parse().unwrap()).await.unwrap());
+    wal.ask(&end(&world).await, &"1:1:".parse().unwrap(), "SELECT", &[]).await.unwrap();
     let offices = "SELECT count(id), count(*) - count(id) FROM liaison.change WHERE tbl = 'office'";
     let row = world.hub.query_one(offices, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (10, 1));

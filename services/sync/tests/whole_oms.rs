@@ -91,7 +91,7 @@ async fn every_group_of_the_real_oms_arrives_follows_and_goes() {
         world.check_i2(&terms.partner).await;
     }
     let metrics = Metrics::default();
-    backlog::measure(&world.hub_target, &worker.positions(), &metrics).await.unwrap();
+    backlog::measure(&world.hub_target, &worker.positions(now()), &metrics).await.unwrap();
     both[0].generation += 1;
     both[0].grant.as_mut().unwrap().scope.share = support::population(POLICE);
     both[0].grant.as_mut().unwrap().groups.remove(&FieldGroup::Aliases);

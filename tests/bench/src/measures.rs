@@ -301,7 +301,7 @@ async fn drain(liaison: &Liaison) -> Result<f64> {
     let target = Target::from_url(Side::Hub, &liaison.hub.url("postgres", "oms")).map_err(said)?;
     // One that sees everything: nobody follows it.
     let snapshot = Snapshot { xmin: u64::MAX, xmax: u64::MAX, in_progress: Vec::new() };
-    Wal::new(&target).reach(&upto, &snapshot).await.map_err(said)?;
+    Wal::new(&target).ask(&upto, &snapshot, "SELECT", &[]).await.map_err(said)?;
     Ok(liaison.hub.cpu()? - before)
 }
 

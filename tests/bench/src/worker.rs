@@ -140,7 +140,7 @@ impl Process {
                 self.worker.set_terms(self.terms.clone());
             }
             Order::Trim => {
-                let trimmed = self.worker.trim().await.map_err(|e| Error::said(e.to_string()))?;
+                let trimmed = self.worker.context().trim().await.map_err(|e| Error::said(e.to_string()))?;
                 return Ok(Answer { trimmed, ..self.standing() });
             }
         }

@@ -11,6 +11,7 @@ use liaison_records::names::PartnerName;
 
 use super::Worker;
 use crate::{
+    connect::within,
     cursor::{ALL, Point, Snapshot},
     delta::Source,
     error::{Error, Side},
@@ -19,9 +20,12 @@ use crate::{
     mark,
     partner::Held,
     route::{Candidate, Slot, Want},
-    tasks::{deliver, timed},
+    tasks::deliver,
     terms::Grant,
 };
+
+/// The longest that a batch of changes may take, in seconds.
+const BATCH: u64 = 60;
 
 /// When the next cycle may begin. A batch costs about the same whether it carries one change or a hundred: while there is much to
 /// do, changes are let gather, as long as nobody's data get old by it.
@@ -55,7 +59,7 @@ impl Worker {
     pub(super) async fn cycle(&mut self, now: Timestamp) -> Result<bool, Error> {
         let mut ready: Vec<(PartnerName, Slot, Grant, Snapshot, i64)> = Vec::new();
         for (partner, state) in &self.partners {
-            let Some(held) = state.held.as_ref().filter(|_| !state.busy && !state.compare) else { continue };
+            let Some(held) = state.held.as_ref().filter(|_| !state.busy() && !state.compare) else { continue };
             let (Some(grant), Some(since)) = (state.terms.open(now), held.position()) else { continue };
             let whole = held.cursor.filled == ALL && held.rebuild.is_none() && held.lost.is_none();
             if whole && held.follows(grant) && held.told.as_ref() == Some(&state.terms) {
@@ -81,19 +85,13 @@ impl Worker {
             }
             self.cycle_over(client, ready).await
         };
-        match tokio::time::timeout(bound, work).await {
-            Ok(Ok(started)) => Ok(started),
+        let started = match within(bound, Side::Hub, work).await {
             // As-of stands still meanwhile; the next round tries again.
-            Ok(Err(Error::HubBusy)) => Ok(false),
-            Ok(Err(error)) => {
-                lane.discard();
-                Err(error)
-            }
-            Err(_) => {
-                lane.discard();
-                Err(Error::Timeout { side: Side::Hub, seconds: bound.as_secs() })
-            }
-        }
+            Err(Error::HubBusy) => false,
+            ended => ended?,
+        };
+        lane.keep();
+        Ok(started)
     }
 
     /// Over another connection the hub may be another: whether it has what these partners know of it. Returns whether it was asked.
@@ -191,7 +189,7 @@ impl Worker {
             }
             let Some(state) = self.partners.get_mut(&partner) else { continue };
             let Some(held) = state.held.take() else { continue };
-            state.busy = true;
+            let epoch = held.epoch;
             started = true;
             let holds: HashSet<i64> = stays(&want, &source).filter(|f| self.members.holds(slot, *f)).collect();
             let (context, source, point, identity) =
@@ -199,7 +197,7 @@ impl Worker {
             let work = async move {
                 deliver(&context, held, &grant, generation, &point, &identity, &want, &source, &holds).await
             };
-            self.tasks.spawn(timed(partner, 60, work));
+            state.start(&mut self.tasks, Some(epoch), BATCH, work);
         }
         self.last = Some(point);
         Ok(started)

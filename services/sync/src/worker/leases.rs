@@ -2,10 +2,18 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
 use liaison_records::names::PartnerName;
 
-use super::Worker;
-use crate::{cursor::Snapshot, error::Error, hub_ledger, mark, partner::Held};
+use super::{State, Worker};
+use crate::{
+    connect::within,
+    error::{Error, Side},
+    hub_ledger::{self, Follows},
+    mark,
+    partner::Held,
+    tasks::ANSWER,
+};
 
 /// Among how many workers the partners are shared.
 #[derive(Debug)]
@@ -21,34 +29,60 @@ pub(super) fn quota(partners: usize, live: usize) -> usize {
     partners.div_ceil(live.max(1))
 }
 
+impl State {
+    /// The lease that we have, and what of the change log it keeps.
+    fn lease(&self, now: Timestamp) -> Option<(i64, Follows)> {
+        let Some(held) = &self.held else {
+            return Some((self.task.as_ref()?.epoch?, Follows::AsBefore));
+        };
+        // Nothing crosses: when something does again, all is compared if need be.
+        let waits = self.terms.open(now).is_none() || held.lost.is_some();
+        let snapshot = held.cursor.snapshot.as_ref().filter(|_| !waits);
+        Some((held.epoch, snapshot.map_or(Follows::Nothing, |snapshot| Follows::From(snapshot.xmin))))
+    }
+}
+
 impl Worker {
-    pub(super) async fn renew(&mut self) -> Result<(), Error> {
+    pub(super) async fn renew(&mut self, now: Timestamp) -> Result<(), Error> {
         let unasked = self.sharing.as_ref().is_some_and(|sharing| sharing.live == 0);
         if self.renewed.elapsed() < self.renewal && !unasked {
             return Ok(());
         }
-        let held: Vec<(PartnerName, i64, Option<Snapshot>)> = self
+        let leases: Vec<(PartnerName, i64, Follows)> = self
             .partners
-            .values()
-            .filter_map(|s| s.held.as_ref())
-            .map(|h| (h.partner.clone(), h.epoch, h.cursor.snapshot.clone()))
+            .iter()
+            .filter_map(|(partner, state)| Some((partner.clone(), state.lease(now)?)))
+            .map(|(partner, (epoch, follows))| (partner, epoch, follows))
             .collect();
         let context = self.context.clone();
-        let mut lane = context.leases.lane("renew").await?;
-        let ours = hub_ledger::renew(lane.client()?, &held).await?;
-        if let Some(sharing) = &mut self.sharing {
-            sharing.live = hub_ledger::workers(lane.client()?, &context.holder, &sharing.store).await?;
-        }
-        for (partner, epoch, _) in &held {
+        let store = self.sharing.as_ref().map(|sharing| sharing.store.clone());
+        let (ours, live) = context
+            .of_hub(async |hub| {
+                let ours = hub_ledger::renew(hub, &leases).await?;
+                let live = match &store {
+                    Some(store) => hub_ledger::workers(hub, &context.holder, store).await?,
+                    None => 0,
+                };
+                Ok((ours, live))
+            })
+            .await?;
+        for (partner, epoch, _) in &leases {
             if !ours.contains(partner)
                 && let Some(state) = self.partners.get_mut(partner)
             {
                 tracing::info!(%partner, epoch, "another worker took the lease");
+                // A task that has it finds out.
                 state.held = None;
             }
         }
         self.renewed = Instant::now();
-        self.give_back(lane.client()?).await?;
+        if let Some(sharing) = &mut self.sharing {
+            sharing.live = live;
+            let given = self.give_back();
+            if !given.is_empty() {
+                context.of_hub(async |hub| hub_ledger::release(hub, &given).await).await?;
+            }
+        }
         self.leave_mark().await
     }
 
@@ -60,29 +94,31 @@ impl Worker {
             return Ok(());
         }
         let context = self.context.clone();
-        let mut lane = context.reading.lane("cycle").await?;
-        let connection = context.reading.opened();
-        // What was seen over an earlier connection may have been another hub's.
-        wanting.retain(|held| held.recognised == connection);
-        if wanting.is_empty() {
-            return Ok(());
-        }
-        let mark = mark::leave(lane.client()?).await.inspect_err(|_| lane.discard())?;
-        for held in wanting {
-            held.mark(mark);
-        }
-        Ok(())
+        let leave = context.reading.over("cycle", async |hub| {
+            let connection = context.reading.opened();
+            // What was seen over an earlier connection may have been another hub's.
+            wanting.retain(|held| held.recognised == connection);
+            if wanting.is_empty() {
+                return Ok(());
+            }
+            let mark = mark::leave(hub).await?;
+            for held in wanting {
+                held.mark(mark);
+            }
+            Ok(())
+        });
+        within(ANSWER, Side::Hub, leave).await
     }
 
-    /// Gives back what is more than our part of the partners.
-    async fn give_back(&mut self, hub: &tokio_postgres::Client) -> Result<(), Error> {
-        let Some(sharing) = &self.sharing else { return Ok(()) };
-        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy).count();
+    /// Lets go of what is more than our part of the partners.
+    fn give_back(&mut self) -> Vec<(PartnerName, i64)> {
+        let Some(sharing) = &self.sharing else { return Vec::new() };
+        let ours = self.partners.values().filter(|state| state.held.is_some() || state.busy()).count();
         let more = ours.saturating_sub(quota(self.partners.len(), sharing.live));
-        let idle = self.partners.values().rev().filter(|state| !state.busy).filter_map(|state| state.held.as_ref());
+        let idle = self.partners.values().rev().filter(|state| !state.busy()).filter_map(|state| state.held.as_ref());
         let given: Vec<(PartnerName, i64)> = idle.take(more).map(|held| (held.partner.clone(), held.epoch)).collect();
         if given.is_empty() {
-            return Ok(());
+            return given;
         }
         tracing::info!(partners = given.len(), workers = sharing.live, "giving partners back: another worker is here");
         for (partner, _) in &given {
@@ -91,6 +127,6 @@ impl Worker {
                 self.members.forget(state.slot);
             }
         }
-        hub_ledger::release(hub, &given).await
+        given
     }
 }

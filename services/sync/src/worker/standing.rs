@@ -1,11 +1,11 @@
 //! How the partners of a worker stand, and what happened to them: what metrics, status and the change log's trimming ask for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use liaison_records::names::PartnerName;
 
-use super::{State, Worker};
+use super::{Context, State, Worker};
 use crate::{
     cursor::{ALL, Snapshot},
     partner::{Held, Written},
@@ -82,7 +82,7 @@ impl Worker {
             match &state.held {
                 Some(held) => state.reached = Reached::of(held),
                 // A task has it: what it does is no reason to say that the replica is not there.
-                None if state.busy => {}
+                None if state.busy() => {}
                 None => state.reached = Reached::default(),
             }
             Standing {
@@ -92,7 +92,7 @@ impl Worker {
                 rebuilding: state.reached.rebuilding,
                 trouble: state.trouble.clone(),
                 open: state.terms.open(now).is_some(),
-                held: state.held.is_some() || state.busy,
+                held: state.held.is_some() || state.busy(),
                 fenced: state.reached.fenced,
                 ledger: state.reached.ledger,
                 progress: state.reached.progress,
@@ -101,10 +101,16 @@ impl Worker {
         self.partners.iter_mut().map(|(partner, state)| (partner.clone(), standing(state))).collect()
     }
 
-    /// The snapshots up to which the replicas that we hold are exact.
-    pub fn positions(&self) -> Vec<(PartnerName, Snapshot)> {
-        let held = self.partners.values().filter_map(|state| state.held.as_ref());
+    /// The snapshots up to which the replicas are exact that we hold and that may be read.
+    pub fn positions(&self, now: Timestamp) -> Vec<(PartnerName, Snapshot)> {
+        let open = self.partners.values().filter(|state| state.terms.open(now).is_some());
+        let held = open.filter_map(|state| state.held.as_ref());
         held.filter_map(|held| Some((held.partner.clone(), held.position()?.clone()))).collect()
+    }
+
+    /// The connections and settings of all tasks.
+    pub fn context(&self) -> Arc<Context> {
+        self.context.clone()
     }
 
     /// What happened since this was last asked.

@@ -236,7 +236,7 @@ impl Machine {
             }
             Action::Trim => {
                 if let Some(worker) = &self.worker {
-                    match worker.trim().await {
+                    match worker.context().trim().await {
                         Ok(0) => {}
                         Ok(_) => self.met("change log trimmed"),
                         Err(error) => return violation("I8", format!("trimming: {error}")),
