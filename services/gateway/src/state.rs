@@ -18,7 +18,10 @@ use liaison_crds::{
 use liaison_records::names::PartnerName;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
-use x509_parser::{certificate::X509Certificate, certification_request::X509CertificationRequest, prelude::FromDer};
+use x509_parser::{
+    certificate::X509Certificate, certification_request::X509CertificationRequest, prelude::FromDer,
+    x509::SubjectPublicKeyInfo,
+};
 
 /// SHA-256 of a certificate's DER.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -281,7 +284,7 @@ fn leaf(issued: &IssuedCertificate) -> Option<Fingerprint> {
     let der = CertificateDer::from_pem_slice(issued.chain.as_bytes()).ok()?;
     let (_, certificate) = X509Certificate::from_der(&der).ok()?;
     let fingerprint = Fingerprint::of(&der);
-    let key = hex::encode(Sha256::digest(certificate.tbs_certificate.subject_pki.raw));
+    let key = key_sha256(&certificate.tbs_certificate.subject_pki);
     (fingerprint.to_string() == issued.sha256 && key == issued.public_key_sha256).then_some(fingerprint)
 }
 
@@ -303,7 +306,11 @@ pub fn request_key_sha256(der: &[u8]) -> Option<String> {
     if !rest.is_empty() {
         return None;
     }
-    Some(hex::encode(Sha256::digest(request.certification_request_info.subject_pki.raw)))
+    Some(key_sha256(&request.certification_request_info.subject_pki))
+}
+
+fn key_sha256(key: &SubjectPublicKeyInfo<'_>) -> String {
+    hex::encode(Sha256::digest(key.raw))
 }
 
 /// The partners of one shard that are open at one instant.

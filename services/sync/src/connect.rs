@@ -156,6 +156,20 @@ impl Target {
     }
 }
 
+/// Works over a lane of each of two for `key`.
+pub(crate) async fn over_both<T>(
+    one: &Lanes,
+    other: &Lanes,
+    key: &str,
+    work: impl AsyncFnOnce(&mut Client, &mut Client) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (mut one, mut other) = (one.lane(key).await?, other.lane(key).await?);
+    let done = work(one.client()?, other.client()?).await?;
+    one.keep();
+    other.keep();
+    Ok(done)
+}
+
 /// Bounds in time what is asked of a database.
 pub(crate) async fn within<T>(
     bound: Duration,

@@ -19,6 +19,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether a hub whose change log begins at `horizon`, and whose next transaction is `xmax`, can tell the changes since: not older
+    /// than what it still has, and not of transactions that it has not had yet, as after a restore that left its timeline what it was.
+    pub fn followed_by(&self, horizon: u64, xmax: u64) -> bool {
+        self.xmin >= horizon && self.xmax <= xmax
+    }
+
     /// Whether a transaction's work is part of it.
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && self.in_progress.binary_search(&xid).is_err()
@@ -104,11 +110,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Whether changes can be applied: of this hub, not older than what the hub still has, and not of transactions that it has
-    /// not had yet, as after a restore that left its timeline what it was.
+    /// Whether changes can be applied: of this hub, which can tell them.
     pub fn usable(&self, hub_identity: &str, horizon: u64, xmax: u64) -> bool {
         self.hub_identity.as_deref() == Some(hub_identity)
-            && self.snapshot.as_ref().is_some_and(|s| s.xmin >= horizon && s.xmax <= xmax)
+            && self.snapshot.as_ref().is_some_and(|s| s.followed_by(horizon, xmax))
     }
 }
 

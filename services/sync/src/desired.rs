@@ -1,6 +1,6 @@
 //! What Kubernetes says: watches of the two resources, boiled down to each partner's terms, and the DataFresh condition.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -212,11 +212,6 @@ pub async fn write_condition(
         .await
         .map_err(|error| Error::Kubernetes(error.to_string()))?;
     Ok(())
-}
-
-/// Watch receivers by partner, for looking up.
-pub fn by_partner(desired: &[Desired]) -> HashMap<PartnerName, Fresh> {
-    desired.iter().map(|d| (d.terms.partner.clone(), d.fresh)).collect()
 }
 
 #[cfg(test)]

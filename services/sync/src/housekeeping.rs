@@ -68,14 +68,15 @@ impl House {
     /// What must be gone by now. What the resources say counts before what is due: a renewed agreement lifts the date.
     async fn due(&self) -> Result<Vec<Due>, Error> {
         let client = self.hub.connect().await?;
-        let said: Vec<_> = self.wanted().into_iter().filter_map(|desired| desired.retention).collect();
+        let said: Vec<_> =
+            self.wanted.borrow().iter().flatten().filter_map(|desired| desired.retention.clone()).collect();
         retention::note(&client, &self.store_name, &said, Timestamp::now()).await?;
         retention::due(&client, &self.store_name).await
     }
 
     /// Disposes of one, if what the resources say now does not forbid it: others may have taken long.
     async fn dispose(&self, Due { partner, deleted }: Due) {
-        let there = self.wanted().into_iter().find(|desired| desired.terms.partner == partner);
+        let there = self.wanted.borrow().iter().flatten().find(|desired| desired.terms.partner == partner).cloned();
         let policy = match &there {
             // While the connection is there, a renewed agreement fills the same schemas again.
             Some(desired) if !desired.disposable(Timestamp::now()) => return,
@@ -86,9 +87,5 @@ impl House {
             Ok(_) => tracing::info!(%partner, "a replica is disposed of: its time had come"),
             Err(error) => tracing::warn!(%partner, reason = error.reason(), "disposal failed: {error}"),
         }
-    }
-
-    fn wanted(&self) -> Vec<Desired> {
-        self.wanted.borrow().clone().unwrap_or_default()
     }
 }

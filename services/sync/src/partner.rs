@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use liaison_records::{codes::Code, evidence::Mark, names::PartnerName};
+use liaison_records::{evidence::Mark, names::PartnerName};
 use tokio_postgres::Client;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     mark,
     rebuild::{self, Rebuild},
     record::Hash,
-    replica::{self, Advance, SEARCHABLE, Share, Stand},
+    replica::{self, Advance, Share, Stand, searchable_without},
     subject::scope_json,
     terms::{Grant, Scope, Terms},
     together::Group,
@@ -283,9 +283,8 @@ impl Held {
     /// Whether reads must be refused until a batch has followed `grant`, and are not yet: and whether until search rows have
     /// been made anew, too.
     fn unfenced(&self, grant: &Grant) -> Option<bool> {
-        let groups = grant.group_names();
-        let searchable = |group: &String| SEARCHABLE.iter().any(|g| g.as_str() == group) && !groups.contains(group);
-        let whole = self.cursor.groups.iter().any(searchable);
+        let withdrawn = searchable_without(grant);
+        let whole = self.cursor.groups.iter().any(|group| withdrawn.contains(&group.as_str()));
         // A fence that an earlier narrowing put up, whose batch was killed, may ask for less than this one.
         let enough = self.cursor.fenced && !(whole && self.cursor.seeded);
         (!enough).then_some(whole)

@@ -160,7 +160,7 @@ pub(crate) async fn step(
 ) -> Result<Finished, Error> {
     let _turn = context.bulk.acquire().await;
     let partner = held.partner.clone();
-    let mut work = async |hub: &mut Client, store: &mut Client| {
+    let work = async |hub: &mut Client, store: &mut Client| {
         let faults = &context.faults;
         let cursor = begin(store, &mut held, rebuild).await?;
         take_out_sealed(hub, store, &held).await?;
@@ -194,9 +194,7 @@ pub(crate) async fn step(
         }
         Ok((compared.written, files))
     };
-    let hub =
-        async |hub: &mut Client| context.store_bulk.over(partner.as_str(), async |store| work(hub, store).await).await;
-    let (written, files) = context.comparing.over(partner.as_str(), hub).await?;
+    let (written, files) = context.comparing(&partner, work).await?;
     Ok(Finished { written: Some(written), files, ..held.into() })
 }
 

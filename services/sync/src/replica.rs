@@ -28,8 +28,11 @@ use crate::{
     terms::{Grant, Terms},
 };
 
-/// The groups of which search rows hold something: without one of them every search row is made anew.
-pub(crate) const SEARCHABLE: [FieldGroup; 2] = [FieldGroup::Aliases, FieldGroup::Photograph];
+/// The groups of which search rows hold something and that `grant` does not give: every search row that has one is made anew.
+pub(crate) fn searchable_without(grant: &Grant) -> Vec<&'static str> {
+    let searchable = [FieldGroup::Aliases, FieldGroup::Photograph];
+    searchable.iter().filter(|group| !grant.groups.contains(group)).map(|group| group.as_str()).collect()
+}
 
 /// The share schema of a partner.
 #[derive(Debug, Clone)]
@@ -262,10 +265,7 @@ impl Share {
     /// Takes the replica away from what was begun under this lease, and refuses reads, since `terms` allow less than it may go on
     /// to write: the epoch is raised, so that none of it lands any more. The next lease begins beyond it.
     pub async fn cut(&self, store: &mut Client, epoch: i64, terms: &Terms) -> Result<(), Error> {
-        let granted = terms.grant.as_ref().map(Grant::group_names);
-        let searchable = SEARCHABLE.iter().map(|group| group.as_str());
-        let withdrawn: Vec<&str> =
-            searchable.filter(|group| granted.as_ref().is_some_and(|g| !g.iter().any(|g| g == group))).collect();
+        let withdrawn = terms.grant.as_ref().map_or_else(Vec::new, searchable_without);
         let sql = format!(
             "UPDATE {}.cursor SET epoch = epoch + 1, fenced = fenced OR snapshot IS NOT NULL,
                 seeded = seeded AND NOT groups && $1 WHERE epoch = $2 RETURNING epoch, batch",

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube::Client;
 use liaison_records::names::PartnerName;
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     compare::Budget,
@@ -67,7 +67,7 @@ pub async fn serve(
         }
     }
     let keeping = signing::run(client.clone(), system_namespace, hub.clone(), known.clone(), metrics.clone());
-    let signing = AbortOnDrop(tokio::spawn(keeping));
+    let signing = AbortOnDropHandle::new(tokio::spawn(keeping));
     let mut terms = desired::watch_terms(&client, &namespace, store_name.clone());
     let context = Context::new(&hub, &store, &holder, Budget::default(), Faults::default()).witnessed(&known);
     let mut worker = Worker::new(context).sharing(&store_name);
@@ -130,15 +130,6 @@ pub async fn serve(
     chores.shutdown().await;
     worker.shut_down().await;
     Ok(())
-}
-
-/// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Until the next round: a second, or less when tasks end or terms change.

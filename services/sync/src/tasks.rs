@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use crate::{
     checkpoint,
     compare::{Budget, compare},
-    connect::{Lanes, Target, within},
+    connect::{Lanes, Target, over_both, within},
     cursor::{ALL, Point},
     delta::{Delta, Source, cores, keys},
     error::{Error, Side},
@@ -93,6 +93,15 @@ impl Context {
         within(ANSWER, Side::Hub, self.control.over("", work)).await
     }
 
+    /// Works on a partner over the lanes of comparisons, hub and store.
+    pub(crate) async fn comparing<T>(
+        &self,
+        partner: &PartnerName,
+        work: impl AsyncFnOnce(&mut Client, &mut Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        over_both(&self.comparing, &self.store_bulk, partner.as_str(), work).await
+    }
+
     /// Trims the change log on the hub.
     pub async fn trim(&self) -> Result<u64, Error> {
         let hub = &mut self.leases.target().connect().await?;
@@ -137,34 +146,26 @@ impl From<Held> for Finished {
 /// Bounds a task in time.
 pub(crate) async fn timed(
     partner: PartnerName,
-    seconds: u64,
+    bound: Duration,
     work: impl Future<Output = Result<Finished, Error>> + Send,
 ) -> Done {
     let started = Instant::now();
-    let result = within(Duration::from_secs(seconds), Side::Store, work).await;
+    let result = within(bound, Side::Store, work).await;
     Done { partner, result, took: started.elapsed() }
 }
 
 /// Step 1, and the terms.
 pub(crate) async fn take_lease(context: &Context, partner: &PartnerName, terms: &Terms) -> Result<Finished, Error> {
-    let key = partner.as_str();
-    let (held, files) = context
-        .store
-        .over(key, async |store| {
-            context
-                .leases
-                .over(key, async |hub| {
-                    let (mut held, files) =
-                        partner::lease(hub, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
-                    if let Some(mark) = context.known.mark(partner) {
-                        held.lost = checkpoint::missing(hub, [&mark]).await?.pop();
-                    }
-                    held.tell(store, terms).await?;
-                    Ok((held, files))
-                })
-                .await
-        })
-        .await?;
+    let work = async |store: &mut Client, hub: &mut Client| {
+        let (mut held, files) =
+            partner::lease(hub, store, partner, &context.holder, Claim::Polite, &context.faults).await?;
+        if let Some(mark) = context.known.mark(partner) {
+            held.lost = checkpoint::missing(hub, [&mark]).await?.pop();
+        }
+        held.tell(store, terms).await?;
+        Ok((held, files))
+    };
+    let (held, files) = over_both(&context.store, &context.leases, partner.as_str(), work).await?;
     Ok(Finished { files: Some(files), ..held.into() })
 }
 
@@ -194,12 +195,8 @@ pub(crate) async fn on(
 
 /// Takes out of a replica for which nothing may cross what has been sealed since.
 pub(crate) async fn take_out_sealed(context: &Context, held: Held) -> Result<Finished, Error> {
-    let key = held.partner.clone();
-    let hub = async |hub: &mut Client| {
-        let store = async |store: &mut Client| rebuild::take_out_sealed(hub, store, &held).await;
-        context.store_bulk.over(key.as_str(), store).await
-    };
-    context.comparing.over(key.as_str(), hub).await?;
+    let work = async |hub: &mut Client, store: &mut Client| rebuild::take_out_sealed(hub, store, &held).await;
+    context.comparing(&held.partner, work).await?;
     Ok(held.into())
 }
 
@@ -212,16 +209,13 @@ pub(crate) async fn run_compare(
     afresh: bool,
 ) -> Result<Finished, Error> {
     let _turn = context.bulk.acquire().await;
-    let key = held.partner.clone();
-    let hub = async |hub: &mut Client| {
+    let partner = held.partner.clone();
+    let work = async |hub: &mut Client, store: &mut Client| {
         let reading = Reading { client: hub, wal: &context.wal };
         let (ledger, budget, faults) = (&context.ledger_bulk, context.budget, &context.faults);
-        let store = async |store: &mut Client| {
-            compare(&mut held, reading, ledger, store, grant, generation, afresh, budget, faults).await
-        };
-        context.store_bulk.over(key.as_str(), store).await
+        compare(&mut held, reading, ledger, store, grant, generation, afresh, budget, faults).await
     };
-    let compared = context.comparing.over(key.as_str(), hub).await?;
+    let compared = context.comparing(&partner, work).await?;
     Ok(Finished { written: Some(compared.written), enter: compared.enter, leave: compared.leave, ..held.into() })
 }
 

@@ -112,8 +112,6 @@ pub struct Terms {
     pub grant: Option<Grant>,
     /// How old the replica may get, in seconds.
     pub freshness_seconds: u32,
-    /// Days within which a replica that was kept must be gone.
-    pub disposal_days: i32,
 }
 
 impl Terms {
@@ -148,7 +146,6 @@ impl Terms {
                 || connection.metadata.deletion_timestamp.is_some(),
             grant,
             freshness_seconds: spec.share.freshness_objective_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(60),
-            disposal_days: agreement.map_or(0, |a| a.spec.retention.disposal_days),
         })
     }
 
@@ -165,7 +162,6 @@ impl Terms {
             suspended: true,
             grant: None,
             freshness_seconds: 60,
-            disposal_days: 0,
         }
     }
 

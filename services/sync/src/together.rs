@@ -71,18 +71,11 @@ impl<T: Together> Line<T> {
             lane.keep();
             Ok(answers)
         };
-        // A task that is gone does not want its answer.
-        match within(LONGEST, Side::Hub, work).await {
-            Ok(answers) => {
-                for (sender, answer) in senders.into_iter().zip(answers) {
-                    let _ = sender.send(answer);
-                }
-            }
-            Err(error) => {
-                for sender in senders {
-                    let _ = sender.send(Err(error.clone()));
-                }
-            }
+        let done = within(LONGEST, Side::Hub, work).await;
+        let answers = done.unwrap_or_else(|error| vec![Err(error); senders.len()]);
+        for (sender, answer) in senders.into_iter().zip(answers) {
+            // A task that is gone does not want its answer.
+            let _ = sender.send(answer);
         }
     }
 

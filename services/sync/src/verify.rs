@@ -21,8 +21,9 @@ pub(crate) mod roots;
 use std::{collections::HashSet, sync::Arc};
 
 use liaison_records::names::PartnerName;
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::sync::oneshot;
 use tokio_postgres::Client;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cursor::{ALL, Point},
@@ -61,30 +62,19 @@ pub(crate) async fn turn(
     let (back, opened) = oneshot::channel();
     let partner = held.partner.clone();
     let desk = context.desk.clone();
-    let task = tokio::spawn({
+    // Given up before the snapshots stand, it does not go on with the replica.
+    let task = AbortOnDropHandle::new(tokio::spawn({
         let (partner, desk) = (partner.clone(), desk.clone());
         async move {
             let result = compare(&context, held, &grant, generation, &turn, back).await;
             desk.ended(&partner, turn, result);
         }
-    });
+    }));
     desk.running(&partner, task.abort_handle());
-    // Given up before the snapshots stand, it does not go on with the replica.
-    let mut unopened = AbortOnDrop(Some(task.abort_handle()));
     // A task that was aborted or panicked dropped the sender, and the replica with it: step 1 again.
     let opened = opened.await;
-    unopened.0 = None;
+    task.detach();
     opened.unwrap_or_else(|_| Err(Error::Corrupt("a verification ended before it began".to_owned())))
-}
-
-struct AbortOnDrop(Option<AbortHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
 }
 
 async fn compare(
@@ -200,7 +190,7 @@ async fn bring(
 ) -> Result<Option<Brought>, Error> {
     let Some(since) = held.position().cloned() else { return Ok(None) };
     let same_hub = held.cursor.hub_identity.as_deref() == Some(&view.identity);
-    let known = since.xmin >= view.horizon && since.xmax <= view.point.snapshot.xmax;
+    let known = since.followed_by(view.horizon, view.point.snapshot.xmax);
     let whole = held.cursor.filled == ALL && held.rebuild.is_none() && !held.stranger;
     if !same_hub || !known || !whole || !held.follows(grant) {
         return Ok(None);

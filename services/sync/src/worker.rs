@@ -36,15 +36,15 @@ use crate::{
     verify::{self, News},
 };
 
-/// The longest that a task may take which writes a row.
-const SHORT: u64 = 30;
-/// The longest that one may take which compares, in seconds.
-const LONG: u64 = 300;
-/// How often a replica for which nothing may cross is rid of what is sealed.
-const SWEEP: Duration = Duration::from_secs(60);
-
 pub use self::standing::{Report, Standing};
 pub use crate::tasks::Context;
+
+/// The longest that a task may take which writes a row.
+const SHORT: Duration = Duration::from_secs(30);
+/// The longest that one may take which compares.
+const LONG: Duration = Duration::from_secs(300);
+/// How often a replica for which nothing may cross is rid of what is sealed.
+const SWEEP: Duration = Duration::from_secs(60);
 
 struct State {
     slot: Slot,
@@ -102,15 +102,15 @@ impl State {
         self.task.is_some()
     }
 
-    /// Starts what this partner needs, for at most so many seconds.
+    /// Starts what this partner needs, for at most so long.
     fn start(
         &mut self,
         tasks: &mut JoinSet<Done>,
         epoch: Option<i64>,
-        seconds: u64,
+        bound: Duration,
         work: impl Future<Output = Result<Finished, Error>> + Send + 'static,
     ) {
-        let handle = tasks.spawn(timed(self.terms.partner.clone(), seconds, work));
+        let handle = tasks.spawn(timed(self.terms.partner.clone(), bound, work));
         self.task = Some(Task { handle, epoch });
     }
 

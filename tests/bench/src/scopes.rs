@@ -82,7 +82,6 @@ impl Set {
                 purposes: vec!["Supervision".to_owned()],
             }),
             freshness_seconds: 60,
-            disposal_days: 30,
         })
     }
 }

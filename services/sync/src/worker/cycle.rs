@@ -24,8 +24,8 @@ use crate::{
     terms::Grant,
 };
 
-/// The longest that a batch of changes may take, in seconds.
-const BATCH: u64 = 60;
+/// The longest that a batch of changes may take.
+const BATCH: Duration = Duration::from_secs(60);
 
 /// When the next cycle may begin. A batch costs about the same whether it carries one change or a hundred: while there is much to
 /// do, changes are let gather, as long as nobody's data get old by it.
@@ -147,7 +147,7 @@ impl Worker {
             let held = self.partners.get(partner).and_then(|s| s.held.as_ref());
             held.is_some_and(|h| {
                 h.cursor.hub_identity.as_deref() == Some(&identity)
-                    && h.position().is_some_and(|s| s.xmin >= horizon && s.xmax <= point.snapshot.xmax)
+                    && h.position().is_some_and(|s| s.followed_by(horizon, point.snapshot.xmax))
             })
         });
         let names: HashMap<Slot, Vec<String>> =

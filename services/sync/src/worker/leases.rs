@@ -31,14 +31,15 @@ pub(super) fn quota(partners: usize, live: usize) -> usize {
 
 impl State {
     /// The lease that we have, and what of the change log it keeps.
-    fn lease(&self, now: Timestamp) -> Option<(i64, Follows)> {
+    fn lease(&self, now: Timestamp) -> Option<(PartnerName, i64, Follows)> {
+        let partner = self.terms.partner.clone();
         let Some(held) = &self.held else {
-            return Some((self.task.as_ref()?.epoch?, Follows::AsBefore));
+            return Some((partner, self.task.as_ref()?.epoch?, Follows::AsBefore));
         };
         // Nothing crosses: when something does again, all is compared if need be.
         let waits = self.terms.open(now).is_none() || held.lost.is_some();
         let snapshot = held.cursor.snapshot.as_ref().filter(|_| !waits);
-        Some((held.epoch, snapshot.map_or(Follows::Nothing, |snapshot| Follows::From(snapshot.xmin))))
+        Some((partner, held.epoch, snapshot.map_or(Follows::Nothing, |snapshot| Follows::From(snapshot.xmin))))
     }
 }
 
@@ -48,12 +49,7 @@ impl Worker {
         if self.renewed.elapsed() < self.renewal && !unasked {
             return Ok(());
         }
-        let leases: Vec<(PartnerName, i64, Follows)> = self
-            .partners
-            .iter()
-            .filter_map(|(partner, state)| Some((partner.clone(), state.lease(now)?)))
-            .map(|(partner, (epoch, follows))| (partner, epoch, follows))
-            .collect();
+        let leases: Vec<_> = self.partners.values().filter_map(|state| state.lease(now)).collect();
         let context = self.context.clone();
         let store = self.sharing.as_ref().map(|sharing| sharing.store.clone());
         let (ours, live) = context

@@ -512,7 +512,6 @@ pub fn terms(partner: &PartnerName, groups: &[&str], share: &str) -> Terms {
             purposes: vec!["Supervision".into()],
         }),
         freshness_seconds: 60,
-        disposal_days: 30,
     }
 }
 
