@@ -550,6 +550,63 @@ async fn a_narrowing_waits_for_nothing_that_is_under_way() {
     world.drop().await;
 }
 
+/// A comparison may take longer than a lease lasts.
+#[tokio::test]
+async fn the_lease_of_a_partner_is_renewed_also_while_a_task_has_it() {
+    let mut world = World::new("syncbusylease").await;
+    let partner = world.partner("a");
+    world.prepare(&partner).await;
+    world.file(1, "5915022", 1).await;
+    let hangs = Faults::hooked(|step, _| {
+        async move { if step == Step::Ledgered { std::future::pending().await } else { Ok(()) } }.boxed()
+    });
+    let mut worker = world.worker("w", Budget::default(), hangs).with_renewal(std::time::Duration::ZERO);
+    worker.set_terms(vec![terms(&partner, ALL_GROUPS, VANCOUVER)]);
+    let recorded = "SELECT count(*) FROM liaison.ledger_batch";
+    while world.hub.query_one(recorded, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        worker.round(now()).await.unwrap();
+        worker.wait(std::time::Duration::from_millis(5)).await;
+    }
+    world.execute("UPDATE liaison.lease SET until = until - interval '20 seconds'").await;
+    worker.round(now()).await.unwrap();
+    let left = "SELECT until > clock_timestamp() + interval '15 seconds' FROM liaison.lease";
+    assert!(world.hub.query_one(left, &[]).await.unwrap().get::<_, bool>(0));
+    drop(worker);
+    world.drop().await;
+}
+
+/// Who may not read, for months perhaps, keeps no change on the hub.
+#[tokio::test]
+async fn a_closed_partner_holds_back_nothing_of_the_change_log() {
+    let mut world = World::new("synclogclosed").await;
+    let mut all = Vec::new();
+    for suffix in ["a", "b"] {
+        let partner = world.partner(suffix);
+        world.prepare(&partner).await;
+        all.push(terms(&partner, ALL_GROUPS, VANCOUVER));
+    }
+    world.file(1, "5915022", 1).await;
+    let mut worker = world.worker("w", Budget::default(), Faults::default()).with_renewal(std::time::Duration::ZERO);
+    worker.set_terms(all.clone());
+    worker.converge(now()).await.unwrap();
+    all[1].suspended = true;
+    worker.set_terms(all.clone());
+    worker.converge(now()).await.unwrap();
+    world.execute("UPDATE oms.offender SET surname = 'Meanwhile' WHERE id = 1").await;
+    worker.converge(now()).await.unwrap();
+    worker.round(now()).await.unwrap();
+    let keeps = "SELECT array_agg(position IS NOT NULL ORDER BY partner) FROM liaison.lease";
+    assert_eq!(world.hub.query_one(keeps, &[]).await.unwrap().get::<_, Vec<bool>>(0), [true, false]);
+    all[1].suspended = false;
+    worker.set_terms(all.clone());
+    worker.converge(now()).await.unwrap();
+    for terms in &all {
+        world.check_i1(terms).await;
+    }
+    worker.shut_down().await;
+    world.drop().await;
+}
+
 /// DataFresh turns True only after a minute of it: a task under way, such as the as-of row, must not look like a replica that
 /// is being filled.
 #[tokio::test]

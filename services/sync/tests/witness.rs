@@ -182,6 +182,7 @@ async fn a_hub_put_back_behind_a_checkpoint_waits_for_a_person() {
     stage.world.store.batch_execute(&restore).await.unwrap();
     let mut worker = stage.worker(&wanted).await;
     stage.world.execute("UPDATE oms.offender SET surname = 'Since' WHERE id IN (1, 5)").await;
+    stage.world.execute("UPDATE oms.offender SET sealed_on = '2026-11-02' WHERE id = 2").await;
     let before = (stage.batches(&ahead).await, stage.batches(&other).await, stage.batches(&back).await);
     settle(&mut worker).await;
     assert_eq!((trouble(&mut worker, &ahead), trouble(&mut worker, &back)), (Some("LedgerLost"), Some("LedgerLost")));
@@ -190,6 +191,7 @@ async fn a_hub_put_back_behind_a_checkpoint_waits_for_a_person() {
     assert_eq!(after, (before.0, before.1 + 1, before.2), "nothing crosses but to whom nothing was lost");
     assert!(stage.cursor(&ahead, "fenced").await, "of a later day than the hub: not shown");
     assert!(!stage.cursor(&back, "fenced").await, "of the hub's own day: serves, and ages");
+    assert_eq!(stage.world.count(&back, "subject").await, 3, "but for what was sealed since");
     // Nothing is signed, not even under the number that the hub gives a second time.
     let mut hub = stage.world.hub_target.connect().await.unwrap();
     assert_eq!(checkpoint::if_due(&mut hub, 0, 1).await.unwrap(), Some(2));
